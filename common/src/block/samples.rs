@@ -13,8 +13,9 @@ const TAG_DELTAS: u8 = 2;
 const TAG_DELTAS_SPARSE: u8 = 3;
 const TAG_DOUBLES: u8 = 4;
 
-/// The largest integer that a double holds exactly: what scales beyond it is kept as a double.
-const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+/// Below this, scaling there and back in doubles errs by less than a half, so rounding twice is rounding once.
+/// What is larger, scaled or not, is kept as a double.
+const EXACT_MAX: f64 = 1e15;
 
 /// The ticks of a block that a group has, one bit each.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,8 +95,7 @@ pub fn round(value: f64, decimals: i8) -> f64 {
 fn scale(value: f64, decimals: i8) -> Option<i64> {
     let power = 10_f64.powi(i32::from(decimals.unsigned_abs()));
     let scaled = if decimals >= 0 { value * power } else { value / power }.round();
-    // -0.0 and NaN have no integer of their own; only what comes back alike is scaled.
-    (scaled.abs() <= EXACT_MAX).then_some(scaled as i64)
+    (scaled.abs() <= EXACT_MAX && value.abs() <= EXACT_MAX).then_some(scaled as i64)
 }
 
 fn unscale(scaled: i64, decimals: i8) -> f64 {

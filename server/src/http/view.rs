@@ -292,6 +292,12 @@ pub struct RuleChange {
     pub threshold: Option<f64>,
     /// How far ahead to look, milliseconds, for rules that do.
     pub horizon_ms: Option<i64>,
+    /// How long a level must be over before the alarm, milliseconds, for rules with a threshold.
+    pub for_ms: Option<i64>,
+    /// After how long without a hit it is over, milliseconds, for keyword rules.
+    pub quiet_ms: Option<i64>,
+    /// After how long a host counts as silent, milliseconds.
+    pub after_ms: Option<i64>,
 }
 
 /// A channel; its url and secret are never shown again.

@@ -1,0 +1,211 @@
+//! The web side: routes, access, replies and limits. The only room that knows warp; nothing imports it but `main`.
+
+mod agent;
+mod api;
+pub mod auth;
+pub mod listener;
+mod overview;
+pub mod reply;
+pub mod route;
+pub mod view;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use forewarn_common::id::HostId;
+use forewarn_common::keyword::KeywordRule;
+use http::{HeaderValue, Method, StatusCode, header};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use serde::{Deserialize, Serialize};
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use crate::intake::Intake;
+use crate::judge::Judge;
+use crate::outbox::Outbox;
+use crate::settings::Settings;
+use crate::site::Site;
+use crate::store::{Store, StoreError};
+use reply::Refused;
+use route::{Access, Call, Route};
+
+/// Key of the keyword rules among the site's values.
+const KEYWORDS_KEY: &str = "keywords";
+/// Header that a form on a foreign page cannot send.
+const CONSOLE_HEADER: &str = "forewarn-console";
+
+/// Another server may have changed the keyword rules: they are read anew after this long.
+const KEYWORDS_AGE_MS: i64 = 30_000;
+
+/// The site's keyword rules; the version grows with each change.
+#[derive(Debug, Serialize, Deserialize)]
+struct KeywordSet {
+    version: u64,
+    rules: Vec<KeywordRule>,
+}
+
+/// What the routes work with.
+pub struct App {
+    /// The database.
+    pub store: Store,
+    /// The site's certificates.
+    pub site: Site,
+    /// The settings.
+    pub settings: Settings,
+    /// Where blocks go.
+    pub intake: Intake,
+    /// Who looks at them.
+    pub judge: Arc<Judge>,
+    /// Channels and what is due to them.
+    pub outbox: Arc<Outbox>,
+    blocks: Arc<Semaphore>,
+    agents: RwLock<HashMap<HostId, [u8; 32]>>,
+    logins: auth::LoginGuard,
+    keywords: RwLock<Option<(i64, Arc<KeywordSet>)>>,
+}
+
+impl App {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        site: Site,
+        settings: Settings,
+        intake: Intake,
+        judge: Arc<Judge>,
+        outbox: Arc<Outbox>,
+    ) -> Self {
+        let blocks = Arc::new(Semaphore::new(settings.limits.blocks_in_flight_max));
+        let (agents, keywords, logins) = (RwLock::default(), RwLock::default(), auth::LoginGuard::default());
+        Self { store, site, settings, intake, judge, outbox, blocks, agents, logins, keywords }
+    }
+
+    /// Checks who asks and writes it into the call.
+    async fn admit(&self, access: Access, is_read: bool, call: &mut Call) -> Result<(), Refused> {
+        match access {
+            Access::Open => Ok(()),
+            Access::Agent => {
+                let credentials = auth::agent_credentials(&call.headers);
+                let (host, key) = credentials.ok_or_else(|| Refused::unauthorized("send the agent's key as a bearer token"))?;
+                if !self.is_agent(host, key).await? {
+                    return Err(Refused::unauthorized("this agent's key is not known here; enrol the host again"));
+                }
+                call.host = Some(host);
+                Ok(())
+            }
+            Access::User => {
+                if !is_read && !call.headers.contains_key(CONSOLE_HEADER) {
+                    let detail = format!("send the header {CONSOLE_HEADER}: 1 with every request that changes something");
+                    return Err(Refused::new(StatusCode::FORBIDDEN, "header_missing", detail));
+                }
+                let secret = auth::session_cookie(&call.headers).ok_or_else(|| Refused::unauthorized("log in first"))?;
+                let session = self.store.session_get(secret).await?.filter(|session| session.expires_ms > call.now_ms);
+                call.user = session.ok_or_else(|| Refused::unauthorized("the session has ended; log in again"))?.user;
+                Ok(())
+            }
+        }
+    }
+
+    /// Keys are cached once they were right: a wrong one asks the database each time, a changed one is learnt then.
+    async fn is_agent(&self, host: HostId, key: [u8; 32]) -> Result<bool, StoreError> {
+        if self.agents.read().unwrap_or_else(PoisonError::into_inner).get(&host) == Some(&key) {
+            return Ok(true);
+        }
+        let known = self.store.agent_key(host).await? == Some(key);
+        if known {
+            self.agents.write().unwrap_or_else(PoisonError::into_inner).insert(host, key);
+        }
+        Ok(known)
+    }
+
+    /// The right to have one more block in memory.
+    fn permit(&self, access: Access) -> Result<Option<OwnedSemaphorePermit>, Refused> {
+        if access != Access::Agent {
+            return Ok(None);
+        }
+        let permit = Arc::clone(&self.blocks).try_acquire_owned();
+        permit.map(Some).map_err(|_| Refused::busy(2, "too many blocks at once; keep it and come back"))
+    }
+
+    /// The site's keyword rules. Every push asks for their version, so they are read anew only now and then.
+    async fn keywords(&self, now_ms: i64) -> Result<Arc<KeywordSet>, StoreError> {
+        let cached = self.keywords.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((at_ms, set)) = cached
+            && now_ms - at_ms < KEYWORDS_AGE_MS
+        {
+            return Ok(set);
+        }
+        let stored = self.store.site_get(KEYWORDS_KEY).await?;
+        let stored = stored.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let default = || KeywordSet { version: 0, rules: forewarn_common::keyword::default_rules() };
+        let set = Arc::new(stored.unwrap_or_else(default));
+        *self.keywords.write().unwrap_or_else(PoisonError::into_inner) = Some((now_ms, Arc::clone(&set)));
+        Ok(set)
+    }
+
+    /// Replaces the site's keyword rules; the agents learn of it with their next push.
+    async fn set_keywords(&self, rules: Vec<KeywordRule>, now_ms: i64) -> Result<(), StoreError> {
+        let version = self.keywords(0).await?.version + 1;
+        let set = KeywordSet { version, rules };
+        let bytes = serde_json::to_vec(&set).map_err(|e| StoreError::Setup(e.to_string()))?;
+        self.store.site_put(KEYWORDS_KEY, bytes).await?;
+        *self.keywords.write().unwrap_or_else(PoisonError::into_inner) = Some((now_ms, Arc::new(set)));
+        Ok(())
+    }
+}
+
+fn routes() -> Vec<Route> {
+    let mut routes = agent::routes();
+    routes.extend(api::routes());
+    routes
+}
+
+/// The OpenAPI document of `/api/v1`.
+#[must_use]
+pub fn openapi() -> serde_json::Value {
+    route::openapi(&routes())
+}
+
+/// All routes, and the console for everything else.
+pub fn filter(app: &Arc<App>) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + use<> {
+    let routes = Arc::new(routes());
+    route::mount_all(&Arc::clone(&routes), app, otherwise(routes))
+}
+
+/// What no route matches: a wrong method, an unknown path of the API, or the console.
+fn otherwise(routes: Arc<Vec<Route>>) -> BoxedFilter<(Response,)> {
+    warp::method()
+        .and(warp::path::full())
+        .map(move |method: Method, path: warp::path::FullPath| {
+            let path = path.as_str();
+            if routes.iter().any(|route| route.is_at(path)) {
+                let detail = format!("{method} is not served at this path");
+                return Refused::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail).into();
+            }
+            if path.starts_with("/api/") || path.starts_with("/agent/") || method != Method::GET {
+                return Refused::not_found("path").into();
+            }
+            console(path)
+        })
+        .boxed()
+}
+
+/// The console's file at `path`; its first page for the paths that the console routes by itself.
+fn console(path: &str) -> Response {
+    let name = path.trim_start_matches('/');
+    let asset = forewarn_console::asset(name).or_else(|| {
+        let is_page = !name.rsplit('/').next().unwrap_or_default().contains('.');
+        is_page.then(|| forewarn_console::asset("index.html")).flatten()
+    });
+    let Some(asset) = asset else {
+        return Refused::not_found("file").into();
+    };
+    let mut response = Response::new(asset.bytes.into_owned().into());
+    // Names under assets/ carry a hash of the content.
+    let cache = if name.starts_with("assets/") { "public, max-age=31536000, immutable" } else { "no-cache" };
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+    response
+}

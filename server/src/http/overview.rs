@@ -1,0 +1,307 @@
+//! View A: hosts, their outlooks, plots and incidents, put together from what the store keeps.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use forewarn_common::block::{Entity, EntityKind, LastValue};
+use forewarn_common::id::{EntityId, HostId};
+use forewarn_common::metric::Id;
+use http::StatusCode;
+use warp::reply::Response;
+
+use super::reply::{Refused, json};
+use super::route::Call;
+use super::{App, view};
+use crate::model::channel::{Channel, Delivery};
+use crate::model::forecast::State;
+use crate::model::host::{Host, KnownEntity};
+use crate::model::incident::Incident;
+use crate::model::rule::{Condition, Rule};
+use crate::model::series::{SeriesInfo, SeriesKey};
+use crate::store::{HostForecast, IncidentFilter};
+
+const DAY_MS: i64 = 86_400_000;
+/// Incidents shown on the first page and on a host's page.
+const INCIDENTS_SHOWN: usize = 100;
+/// Incidents of a page of the list.
+const PAGE: usize = 50;
+/// Points of a plot.
+const POINTS_MAX: i64 = 2000;
+/// A silent host without a rule for silence is marked after this long.
+const SILENT_MS: i64 = 180_000;
+
+/// What is known of one host, before it becomes a view.
+struct Parts {
+    host: Host,
+    entities: Vec<Entity>,
+    last: Vec<LastValue>,
+    forecasts: Vec<HostForecast>,
+    open: u32,
+}
+
+impl Parts {
+    fn own(&self) -> Option<&Entity> {
+        self.entities.iter().find(|entity| entity.kind == EntityKind::Host)
+    }
+
+    fn value(&self, entity: EntityId, metric: Id) -> Option<f64> {
+        self.last.iter().find(|last| last.entity == entity && last.metric == metric).map(|last| last.value)
+    }
+
+    fn name_of(&self, entity: EntityId) -> String {
+        self.entities.iter().find(|known| known.id == entity).map_or_else(|| self.host.name.clone(), |known| known.name.clone())
+    }
+
+    fn outlooks(&self) -> Vec<view::Outlook> {
+        let outlook = |known: &HostForecast| view::Outlook {
+            rule: known.rule.clone(),
+            entity: known.key.entity,
+            entity_name: self.name_of(known.key.entity),
+            metric: known.key.metric.clone(),
+            instance: known.key.instance.clone(),
+            forecast: known.forecast.clone(),
+        };
+        let mut outlooks: Vec<_> = self.forecasts.iter().map(outlook).collect();
+        outlooks.sort_by(|a, b| urgency(b).total_cmp(&urgency(a)));
+        outlooks
+    }
+
+    fn summary(&self, silent_after_ms: i64, now_ms: i64) -> view::HostSummary {
+        let id = EntityId::of_host(self.host.id);
+        let running = |entity: &&Entity| self.value(entity.id, Id::Running) == Some(1.0);
+        let workloads = self.entities.iter().filter(|entity| entity.kind == EntityKind::Workload);
+        let disks = self.last.iter().filter(|last| last.entity == id && last.metric == Id::FsUsedRatio);
+        let fullest = disks.max_by(|a, b| a.value.total_cmp(&b.value));
+        let outlook = self.outlooks().into_iter().next().filter(|outlook| urgency(outlook) >= 1.0);
+        view::HostSummary {
+            id: self.host.id,
+            name: self.host.name.clone(),
+            component: self.own().map_or_else(|| self.host.component.clone(), |own| own.component.clone()),
+            seen_ms: self.host.seen_ms,
+            silent: now_ms - self.host.seen_ms.max(self.host.enrolled_ms) > silent_after_ms,
+            skew_ms: self.host.skew_ms,
+            agent_version: self.host.agent_version.clone(),
+            containers: workloads.filter(running).count() as u32,
+            cpu_used_ratio: self.value(id, Id::CpuUsed),
+            mem_used_ratio: self.value(id, Id::MemUsedRatio),
+            disk: fullest.map(|last| view::Fullest { instance: last.instance.clone(), used_ratio: last.value }),
+            outlook,
+            incidents: self.open,
+        }
+    }
+}
+
+/// Breached before warnings before the rest; among equals the more probable one.
+fn urgency(outlook: &view::Outlook) -> f64 {
+    let rank = match outlook.forecast.state {
+        State::Breached => 2.0,
+        State::Warning { .. } => 1.0,
+        State::Stable | State::NoForecast { .. } => 0.0,
+    };
+    rank + outlook.forecast.probability.clamp(0.0, 0.99)
+}
+
+fn silent_after_ms(rules: &[Rule]) -> i64 {
+    let after = rules.iter().find_map(|rule| match rule.condition {
+        Condition::HostSilent { after_ms } => Some(after_ms),
+        _ => None,
+    });
+    after.unwrap_or(SILENT_MS)
+}
+
+pub(super) async fn overview(app: Arc<App>, call: Call) -> Result<Response, Refused> {
+    let rules = app.store.rules().await?;
+    let channels = app.outbox.channels().await?;
+    let filter = IncidentFilter { open_only: true, ..IncidentFilter::default() };
+    let (open, _) = app.store.incidents(&filter, None, INCIDENTS_SHOWN).await?;
+    let mut entities: HashMap<HostId, Vec<Entity>> = HashMap::new();
+    for known in app.store.entities(None).await? {
+        entities.entry(known.host).or_default().push(known.entity);
+    }
+    let mut last: HashMap<HostId, Vec<LastValue>> =
+        app.store.latest(None).await?.into_iter().map(|latest| (latest.host, latest.values)).collect();
+    let mut forecasts: HashMap<HostId, Vec<HostForecast>> = HashMap::new();
+    for known in app.store.forecasts(None).await? {
+        forecasts.entry(known.key.host).or_default().push(known);
+    }
+    let silent_after = silent_after_ms(&rules);
+    let summarise = |host: Host| {
+        let parts = Parts {
+            entities: entities.remove(&host.id).unwrap_or_default(),
+            last: last.remove(&host.id).unwrap_or_default(),
+            forecasts: forecasts.remove(&host.id).unwrap_or_default(),
+            open: open.iter().filter(|incident| incident.subject.host == host.id).count() as u32,
+            host,
+        };
+        parts.summary(silent_after, call.now_ms)
+    };
+    let mut hosts: Vec<_> = app.store.hosts().await?.into_iter().map(summarise).collect();
+    hosts.sort_by_cached_key(|host| {
+        let trouble = u32::from(host.silent) + u32::from(host.outlook.is_some()) + host.incidents;
+        (std::cmp::Reverse(trouble.min(1)), host.name.clone())
+    });
+    let sending = rules.iter().any(|rule| rule.enabled && rule.send) && channels.iter().any(|channel| channel.send);
+    let incidents = incident_views(&app, open).await?;
+    Ok(json(StatusCode::OK, &view::Overview { now_ms: call.now_ms, hosts, incidents, sending }))
+}
+
+fn host_of(call: &Call) -> Result<HostId, Refused> {
+    call.param(0).parse().map_err(|_| Refused::not_found("host"))
+}
+
+pub(super) async fn host(app: Arc<App>, call: Call) -> Result<Response, Refused> {
+    let id = host_of(&call)?;
+    let host = app.store.hosts().await?.into_iter().find(|host| host.id == id).ok_or_else(|| Refused::not_found("host"))?;
+    let known = app.store.entities(Some(id)).await?;
+    let filter = IncidentFilter { host: Some(id), ..IncidentFilter::default() };
+    let (mut incidents, _) = app.store.incidents(&filter, None, INCIDENTS_SHOWN).await?;
+    incidents.retain(|incident| incident.resolved_ms.is_none_or(|at| call.now_ms - at < DAY_MS));
+    let enrolled_ms = host.enrolled_ms;
+    let parts = Parts {
+        entities: known.iter().map(|known| known.entity.clone()).collect(),
+        last: app.store.latest(Some(id)).await?.into_iter().flat_map(|latest| latest.values).collect(),
+        forecasts: app.store.forecasts(Some(id)).await?,
+        open: incidents.iter().filter(|incident| incident.resolved_ms.is_none()).count() as u32,
+        host,
+    };
+    let mut workloads: Vec<_> =
+        known.iter().filter(|known| known.entity.kind == EntityKind::Workload).map(|known| workload(known, &parts)).collect();
+    workloads.sort_by_cached_key(|workload| (workload.running != Some(true), workload.name.clone()));
+    let mut series: Vec<_> = app.store.series(id).await?.into_iter().map(|info| series_view(info, &parts.entities, &parts.host)).collect();
+    series.sort_by_cached_key(|series| {
+        (series.entity_kind == EntityKind::Workload, series.entity_name.clone(), series.metric.clone(), series.instance.clone())
+    });
+    let detail = view::HostDetail {
+        summary: parts.summary(silent_after_ms(&app.store.rules().await?), call.now_ms),
+        enrolled_ms,
+        attributes: parts.own().map(attributes).unwrap_or_default(),
+        workloads,
+        outlooks: parts.outlooks(),
+        series,
+        incidents: incident_views(&app, incidents).await?,
+    };
+    Ok(json(StatusCode::OK, &detail))
+}
+
+fn attributes(entity: &Entity) -> Vec<view::Attribute> {
+    entity.attributes.iter().map(|(key, value)| view::Attribute { key: key.clone(), value: value.clone() }).collect()
+}
+
+fn workload(known: &KnownEntity, parts: &Parts) -> view::Workload {
+    let entity = &known.entity;
+    view::Workload {
+        entity: entity.id,
+        name: entity.name.clone(),
+        component: entity.component.clone(),
+        attributes: attributes(entity),
+        running: parts.value(entity.id, Id::Running).map(|running| running > 0.0),
+        cpu_used_ratio: parts.value(entity.id, Id::CpuUsed),
+        mem_used_ratio: parts.value(entity.id, Id::MemUsedRatio),
+        updated_ms: known.updated_ms,
+    }
+}
+
+fn series_view(info: SeriesInfo, entities: &[Entity], host: &Host) -> view::SeriesView {
+    let entity = entities.iter().find(|entity| entity.id == info.key.entity);
+    view::SeriesView {
+        entity: info.key.entity,
+        entity_kind: entity.map_or(EntityKind::Host, |entity| entity.kind),
+        entity_name: entity.map_or_else(|| host.name.clone(), |entity| entity.name.clone()),
+        metric: info.key.metric,
+        instance: info.key.instance,
+        kind: info.kind,
+        unit: info.unit,
+    }
+}
+
+pub(super) async fn plot(app: Arc<App>, call: Call) -> Result<Response, Refused> {
+    let id = host_of(&call)?;
+    let entity: EntityId = call.text("entity").parse().map_err(|_| Refused::not_found("entity"))?;
+    let key = SeriesKey { host: id, entity, metric: call.text("metric").to_owned(), instance: call.text("instance").to_owned() };
+    let to_ms = call.number("to_ms")?.unwrap_or(call.now_ms);
+    let from_ms = call.number("from_ms")?.unwrap_or(to_ms - 6 * 3_600_000);
+    if from_ms >= to_ms || to_ms - from_ms > 3660 * DAY_MS {
+        return Err(Refused::bad_request("from_ms must be before to_ms, and the span at most ten years"));
+    }
+    let wanted = call.number("points")?.unwrap_or(300).clamp(10, POINTS_MAX);
+    // Whole seconds, so that neighbouring requests cut the same buckets.
+    let step_ms = (((to_ms - from_ms) / wanted + 999) / 1000 * 1000).max(1000);
+    let info = app.store.series(id).await?.into_iter().find(|info| info.key == key);
+    let info = info.ok_or_else(|| Refused::not_found("series"))?;
+    let entities: Vec<Entity> = app.store.entities(Some(id)).await?.into_iter().map(|known| known.entity).collect();
+    let host = app.store.hosts().await?.into_iter().find(|host| host.id == id).ok_or_else(|| Refused::not_found("host"))?;
+    let read = app.store.read(id, std::slice::from_ref(&key), from_ms / step_ms * step_ms, to_ms, step_ms).await?;
+    let points = read.into_iter().find(|points| points.info.key == key).map(|points| points.points).unwrap_or_default();
+    let series = series_view(info, &entities, &host);
+    let kind = series.entity_kind;
+    let rule = app.store.rules().await?.into_iter().find_map(|rule| match rule.condition {
+        Condition::Threshold { ref metric, entity_kind, threshold, .. } if *metric == key.metric && entity_kind == kind => {
+            Some((rule.id, threshold))
+        }
+        _ => None,
+    });
+    let forecast = app.store.forecasts(Some(id)).await?.into_iter().find(|known| known.key == key).map(|known| known.forecast);
+    let band = forecast.as_ref().map(|forecast| forecast.band.clone()).unwrap_or_default();
+    let (rule, threshold) = rule.unzip();
+    Ok(json(StatusCode::OK, &view::Plot { series, step_ms, points, threshold, rule, forecast, band }))
+}
+
+pub(super) fn delivery_view(delivery: Delivery, channel_name: &str) -> view::Delivery {
+    let Delivery { id, channel, transition, state, attempts, created_ms, done_ms, answer, .. } = delivery;
+    let channel_name = channel_name.to_owned();
+    view::Delivery { id, channel, channel_name, transition, state, attempts, created_ms, done_ms, answer }
+}
+
+async fn incident_views(app: &App, incidents: Vec<Incident>) -> Result<Vec<view::Incident>, Refused> {
+    let ids: Vec<String> = incidents.iter().map(|incident| incident.id.clone()).collect();
+    let channels = app.outbox.channels().await?;
+    let mut deliveries: HashMap<String, Vec<view::Delivery>> = HashMap::new();
+    for delivery in app.store.deliveries_of(&ids).await? {
+        let incident = delivery.incident.clone();
+        let named = delivery_view_named(delivery, &channels);
+        deliveries.entry(incident).or_default().push(named);
+    }
+    let view = |incident: Incident| view::Incident {
+        deliveries: deliveries.remove(&incident.id).unwrap_or_default(),
+        id: incident.id,
+        rule: incident.subject.rule,
+        host: incident.subject.host,
+        entity: incident.subject.entity,
+        instance: incident.subject.instance,
+        kind: incident.kind,
+        state: incident.state,
+        severity: incident.severity,
+        opened_ms: incident.opened_ms,
+        fired_ms: incident.fired_ms,
+        resolved_ms: incident.resolved_ms,
+        updated_ms: incident.updated_ms,
+        evidence: incident.evidence,
+    };
+    Ok(incidents.into_iter().map(view).collect())
+}
+
+fn delivery_view_named(delivery: Delivery, channels: &[Channel]) -> view::Delivery {
+    let name = channels.iter().find(|channel| channel.id == delivery.channel).map(|channel| channel.name.clone());
+    delivery_view(delivery, &name.unwrap_or_default())
+}
+
+pub(super) async fn incidents(app: Arc<App>, call: Call) -> Result<Response, Refused> {
+    let open_only = match call.text("state") {
+        "" | "all" => false,
+        "open" => true,
+        _ => return Err(Refused::bad_request("state must be open or all")),
+    };
+    let host = match call.text("host") {
+        "" => None,
+        text => Some(text.parse().map_err(|_| Refused::bad_request("host must be a host's id"))?),
+    };
+    let cursor = Some(call.text("cursor")).filter(|cursor| !cursor.is_empty()).map(str::to_owned);
+    let (page, next) = app.store.incidents(&IncidentFilter { host, open_only }, cursor, PAGE).await?;
+    Ok(json(StatusCode::OK, &view::IncidentPage { incidents: incident_views(&app, page).await?, next }))
+}
+
+pub(super) async fn incident(app: Arc<App>, call: Call) -> Result<Response, Refused> {
+    let incident = app.store.incident(call.param(0)).await?.ok_or_else(|| Refused::not_found("incident"))?;
+    let view = incident_views(&app, vec![incident]).await?.into_iter().next();
+    Ok(json(StatusCode::OK, &view.ok_or_else(|| Refused::not_found("incident"))?))
+}

@@ -1,0 +1,167 @@
+//! What arrives: a block is checked, its urgent section opened, and it is committed together with the blocks of
+//! other agents. It is acknowledged only after it is durable. The samples stay closed.
+
+use forewarn_common::block::{DecodeError, RawBlock, Urgent};
+use forewarn_common::id::HostId;
+use forewarn_common::limit;
+use forewarn_common::wire::PushReply;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Duration, Instant, timeout_at};
+
+use crate::store::{Arriving, PushOutcome, Store, StoreError};
+
+/// How long a commit waits for the blocks of other agents.
+const GATHER: Duration = Duration::from_millis(15);
+/// Blocks of one commit.
+const GROUP_BLOCKS_MAX: usize = 128;
+/// Bytes of one commit: MySQL's default max_allowed_packet is 16 MiB or more.
+const GROUP_BYTES_MAX: usize = 8 << 20;
+
+/// Why a block is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum IntakeError {
+    /// The bytes are not a sound block.
+    #[error(transparent)]
+    Block(#[from] DecodeError),
+    /// The block says another host than the agent's key.
+    #[error("the block is of host {said}, but this key belongs to host {known}")]
+    Host {
+        /// What the block says.
+        said: HostId,
+        /// What the key says.
+        known: HostId,
+    },
+    /// The database does not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The server is stopping.
+    #[error("the server is stopping; send it again")]
+    Stopping,
+}
+
+/// What was taken.
+#[derive(Debug)]
+pub struct Taken {
+    /// The answer for the agent, without the configuration's version.
+    pub reply: PushReply,
+    /// The urgent section.
+    pub urgent: Urgent,
+    /// Whether the agent's clock is near enough to judge the values as fresh.
+    pub fresh: bool,
+}
+
+struct Waiting {
+    block: Arriving,
+    answer: oneshot::Sender<Result<PushOutcome, StoreError>>,
+}
+
+/// The door for blocks. Clones share one committer.
+#[derive(Clone)]
+pub struct Intake {
+    queue: mpsc::Sender<Waiting>,
+}
+
+impl Intake {
+    /// Starts the committer on the current runtime.
+    #[must_use]
+    pub fn start(store: Store, in_flight_max: usize) -> Self {
+        let (queue, arriving) = mpsc::channel(in_flight_max);
+        tokio::spawn(commit_groups(store, arriving));
+        Self { queue }
+    }
+
+    /// Checks a block of `host`, stores it and says what to answer.
+    /// `sent_wall_ms` is the agent's clock when it sent, if it said so.
+    ///
+    /// # Errors
+    /// The block is not sound, not this host's, or the database does not take it; then nothing of it is stored.
+    pub async fn take(&self, host: HostId, bytes: Vec<u8>, sent_wall_ms: Option<i64>, now_ms: i64) -> Result<Taken, IntakeError> {
+        let raw = RawBlock::parse(&bytes)?;
+        let header = raw.header;
+        if header.host != host {
+            return Err(IntakeError::Host { said: header.host, known: host });
+        }
+        let urgent = raw.urgent()?;
+        let dictionary = raw.dictionary()?;
+        let keys = raw.group_keys()?;
+        let skew_ms = sent_wall_ms.map_or(0, |sent| sent.saturating_sub(now_ms));
+        let skewed = skew_ms.abs() > limit::CLOCK_SKEW_MS_MAX;
+        let start_ms = if skewed { header.start_ms.saturating_sub(skew_ms) } else { header.start_ms };
+        let (answer, outcome) = oneshot::channel();
+        let block = Arriving {
+            header,
+            start_ms,
+            skew_ms,
+            received_ms: now_ms,
+            keys,
+            dictionary,
+            urgent: urgent.clone(),
+            bytes,
+        };
+        self.queue.send(Waiting { block, answer }).await.map_err(|_| IntakeError::Stopping)?;
+        let outcome = outcome.await.map_err(|_| IntakeError::Stopping)??;
+        let reply = PushReply {
+            now_ms,
+            unknown_layouts: outcome.unknown_layouts,
+            unknown_entities: outcome.unknown_entities,
+            config_version: 0,
+        };
+        // A block that waited in a spool tells of the past: its values are history, not news.
+        let fresh = !skewed && now_ms - urgent.at_ms < limit::CLOCK_SKEW_MS_MAX;
+        Ok(Taken { reply, urgent, fresh })
+    }
+}
+
+async fn commit_groups(store: Store, mut arriving: mpsc::Receiver<Waiting>) {
+    while let Some(first) = arriving.recv().await {
+        let mut bytes = first.block.bytes.len();
+        let mut group = vec![first];
+        let deadline = Instant::now() + GATHER;
+        while group.len() < GROUP_BLOCKS_MAX && bytes < GROUP_BYTES_MAX {
+            match timeout_at(deadline, arriving.recv()).await {
+                Ok(Some(next)) => {
+                    bytes += next.block.bytes.len();
+                    group.push(next);
+                }
+                Ok(None) | Err(_) => break,
+            }
+        }
+        let (blocks, answers): (Vec<_>, Vec<_>) = group.into_iter().map(|waiting| (waiting.block, waiting.answer)).unzip();
+        if let [_] = answers.as_slice() {
+            answer_all(answers, store.push(blocks).await);
+            continue;
+        }
+        match store.push(blocks.clone()).await {
+            Err(error) if !matches!(error, StoreError::Unavailable(_)) => {
+                // One block may have spoilt the group: each on its own, so that only that one is refused.
+                tracing::warn!(%error, blocks = blocks.len(), "a group of blocks was not committed, each is tried on its own");
+                for (block, answer) in blocks.into_iter().zip(answers) {
+                    answer_all(vec![answer], store.push(vec![block]).await);
+                }
+            }
+            outcomes => answer_all(answers, outcomes),
+        }
+    }
+}
+
+fn answer_all(answers: Vec<oneshot::Sender<Result<PushOutcome, StoreError>>>, outcomes: Result<Vec<PushOutcome>, StoreError>) {
+    match outcomes {
+        Ok(outcomes) => {
+            for (answer, outcome) in answers.into_iter().zip(outcomes) {
+                // The agent may have hung up: it sends again, and the receipt covers it.
+                let _ = answer.send(Ok(outcome));
+            }
+        }
+        Err(error) => {
+            let text = error.to_string();
+            for answer in answers {
+                let again = match &error {
+                    StoreError::Unavailable(_) => StoreError::Unavailable(text.clone()),
+                    StoreError::Conflict => StoreError::Conflict,
+                    _ => StoreError::Setup(text.clone()),
+                };
+                let _ = answer.send(Err(again));
+            }
+        }
+    }
+}

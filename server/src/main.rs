@@ -1,2 +1,245 @@
-//! placeholder
-fn main() {}
+//! The server's command line and the order in which its parts start and stop.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use forewarn_common::clock;
+use forewarn_server::http::{App, auth};
+use forewarn_server::intake::Intake;
+use forewarn_server::judge::Judge;
+use forewarn_server::model::rule::default_rules;
+use forewarn_server::model::user::User;
+use forewarn_server::notify::Notifier;
+use forewarn_server::outbox::Outbox;
+use forewarn_server::replay;
+use forewarn_server::schedule::{self, Jobs};
+use forewarn_server::seal::SiteKey;
+use forewarn_server::settings::Settings;
+use forewarn_server::site::Site;
+use forewarn_server::store::Store;
+use forewarn_server::{http, telemetry};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// Name of the first user.
+const ADMIN: &str = "admin";
+/// A local agent's token lives this long: it is read at once.
+const LOCAL_TOKEN_TTL_MS: i64 = 10 * 60_000;
+
+/// Stores what the agents send, forecasts when a threshold will be crossed, judges, and tells the chat room.
+#[derive(Parser)]
+#[command(name = "forewarn-server", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server.
+    Run(RunArgs),
+    /// Make an enrolment token and print it.
+    Token(TokenArgs),
+    /// Give a user a new password, generated and printed once.
+    Password(PasswordArgs),
+    /// Print the OpenAPI document of the console's API.
+    Openapi,
+    /// Replay a warnbench manifest and write the decisions.
+    Backtest(replay::BacktestArgs),
+    /// Forecast one series from a CSV file.
+    Forecast(replay::ForecastArgs),
+}
+
+#[derive(Args)]
+struct Where {
+    /// Settings file; without it the defaults hold (config/server.toml shows them).
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Directory of the server's files, instead of the settings' one.
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    #[command(flatten)]
+    place: Where,
+    /// Write an enrolment token for an agent on this machine to this file.
+    #[arg(long)]
+    local_agent_token: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct TokenArgs {
+    #[command(flatten)]
+    place: Where,
+    /// How many hosts it lets in.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    uses: u32,
+    /// How many hours it lives.
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(i64).range(1..=720))]
+    hours: i64,
+}
+
+#[derive(Args)]
+struct PasswordArgs {
+    #[command(flatten)]
+    place: Where,
+    /// Whose.
+    #[arg(default_value = ADMIN)]
+    user: String,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Run(args) => runtime()?.block_on(run(args)),
+        Command::Token(args) => runtime()?.block_on(token(args)),
+        Command::Password(args) => runtime()?.block_on(password(args)),
+        Command::Openapi => {
+            say(&serde_json::to_string_pretty(&http::openapi())?);
+            Ok(())
+        }
+        Command::Backtest(args) => replay::backtest(&args),
+        Command::Forecast(args) => replay::forecast_file(&args, &mut std::io::stdout().lock()),
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
+}
+
+/// Prints a line for the person who started the program.
+#[expect(clippy::print_stdout, reason = "what the command line was asked for")]
+fn say(line: &str) {
+    println!("{line}");
+}
+
+/// Settings, data directory, site key and database: what every command that touches the site needs.
+async fn open(place: &Where) -> anyhow::Result<(Settings, SiteKey, Store)> {
+    let settings = Settings::load(place.config.as_deref(), place.data_dir.as_deref())?;
+    std::fs::create_dir_all(&settings.data_dir).with_context(|| {
+        format!("cannot create the data directory {}; give another one with --data-dir", settings.data_dir.display())
+    })?;
+    let key = SiteKey::load_or_create(&settings.site_key_file())?;
+    let (store, found) = Store::open(&settings.database_url).await.context("cannot open the database")?;
+    for line in found {
+        tracing::info!("{line}");
+    }
+    Ok((settings, key, store))
+}
+
+async fn run(args: RunArgs) -> anyhow::Result<()> {
+    telemetry::start();
+    let (settings, key, store) = open(&args.place).await?;
+    let now_ms = clock::wall_ms();
+    seed_rules(&store).await?;
+    let site = Site::open(&store, &key, &settings, now_ms).await?;
+    let plain = bind(settings.console.listen, "console.listen").await?;
+    let secure = bind(settings.https.listen, "https.listen").await?;
+    let tls = Arc::clone(&site.tls);
+
+    let notifier = Notifier::new(&settings)?;
+    let outbox = Arc::new(Outbox::new(store.clone(), key, notifier));
+    let judge = Arc::new(Judge::new(store.clone(), Arc::clone(&outbox)));
+    let intake = Intake::start(store.clone(), settings.limits.blocks_in_flight_max);
+    let jobs = Jobs { store: store.clone(), settings: settings.clone(), judge: Arc::clone(&judge), outbox: Arc::clone(&outbox) };
+    if let Some(file) = &args.local_agent_token {
+        write_local_token(&store, &site, file, now_ms).await?;
+    }
+    let app = Arc::new(App::new(store.clone(), site, settings.clone(), intake, judge, outbox)?);
+
+    let (stop, stopped) = watch::channel(false);
+    let running = schedule::start(&jobs, &stopped);
+    let routes = http::filter(&app);
+    let connections_max = settings.limits.connections_max;
+    let console = tokio::spawn(http::listener::serve(plain, None, routes.clone(), connections_max, stopped.clone()));
+    let agents = tokio::spawn(http::listener::serve(secure, Some(tls), routes, connections_max, stopped));
+
+    say(&format!("Forewarn {} is running.", env!("CARGO_PKG_VERSION")));
+    say(&format!("  console  http://{}", settings.console.listen));
+    say(&format!("  agents   https://{} (and the console from elsewhere)", settings.https.listen));
+    if let Some(password) = first_user(&store, now_ms).await? {
+        say(&format!("  login    {ADMIN} / {password}   (shown only this once)"));
+    }
+
+    wait_for_signal().await?;
+    tracing::info!("stopping: open requests may end, new ones are refused");
+    stop.send_replace(true);
+    let _ = tokio::join!(console, agents);
+    for job in running {
+        let _ = job.await;
+    }
+    store.close().await;
+    Ok(())
+}
+
+async fn bind(address: std::net::SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}; is it taken? change {key}"))
+}
+
+async fn wait_for_signal() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Adds default rules that this database does not have yet; those it has keep their switches.
+async fn seed_rules(store: &Store) -> anyhow::Result<()> {
+    let known = store.rules().await?;
+    for rule in default_rules() {
+        if !known.iter().any(|old| old.id == rule.id) {
+            store.rule_save(&rule).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Adds the first user to a site that has none, and returns the password.
+async fn first_user(store: &Store, now_ms: i64) -> anyhow::Result<Option<String>> {
+    if store.has_users().await? {
+        return Ok(None);
+    }
+    Ok(Some(set_password(store, ADMIN, now_ms).await?))
+}
+
+async fn set_password(store: &Store, name: &str, now_ms: i64) -> anyhow::Result<String> {
+    let password: String = auth::new_secret()?.chars().take(20).collect();
+    let password_hash = auth::hash_password(&password).map_err(|e| anyhow::anyhow!("cannot hash the password: {e}"))?;
+    store.user_save(&User { name: name.to_owned(), password_hash, created_ms: now_ms }).await?;
+    Ok(password)
+}
+
+async fn write_local_token(store: &Store, site: &Site, file: &Path, now_ms: i64) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let (token, record) = auth::new_token(&site.ca_sha256, 1, LOCAL_TOKEN_TTL_MS, now_ms)?;
+    store.token_create(&record).await?;
+    let mut out = std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(file)
+        .with_context(|| format!("cannot write the enrolment token to {}", file.display()))?;
+    writeln!(out, "{}", token.encode())?;
+    Ok(())
+}
+
+async fn token(args: TokenArgs) -> anyhow::Result<()> {
+    let (settings, key, store) = open(&args.place).await?;
+    let now_ms = clock::wall_ms();
+    let site = Site::open(&store, &key, &settings, now_ms).await?;
+    let (token, record) = auth::new_token(&site.ca_sha256, args.uses, args.hours * 3_600_000, now_ms)?;
+    store.token_create(&record).await?;
+    say(&token.encode());
+    Ok(())
+}
+
+async fn password(args: PasswordArgs) -> anyhow::Result<()> {
+    let (_, _, store) = open(&args.place).await?;
+    let password = set_password(&store, &args.user, clock::wall_ms()).await?;
+    say(&format!("{} / {password}", args.user));
+    Ok(())
+}

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use forewarn_common::keyword::{KeywordRule, Severity};
 use forewarn_common::limit;
-use forewarn_common::wire::EnrollToken;
 use http::{HeaderValue, Method, StatusCode, header};
 use warp::reply::Response;
 
@@ -13,7 +12,6 @@ use super::route::Access::{Open, User};
 use super::route::{Call, Route};
 use super::{App, auth, overview, view};
 use crate::model::channel::{Channel, ChannelKind};
-use crate::model::host::Token;
 use crate::model::rule::{Condition, Rule};
 use crate::model::user::Session;
 
@@ -294,7 +292,7 @@ async fn make_token(app: Arc<App>, call: Call) -> Result<Response, Refused> {
     if !(1..=TOKEN_USES_MAX).contains(&new.uses) || !(60_000..=TOKEN_TTL_MS_MAX).contains(&new.ttl_ms) {
         return Err(Refused::bad_request("uses must be 1 to 1000, ttl_ms 60000 (a minute) to 2592000000 (30 days)"));
     }
-    let (token, record) = super::new_token(&app.site, new.uses, new.ttl_ms, call.now_ms).map_err(failed)?;
+    let (token, record) = auth::new_token(&app.site.ca_sha256, new.uses, new.ttl_ms, call.now_ms).map_err(failed)?;
     app.store.token_create(&record).await?;
     app.store.audit(call.now_ms, &call.user, "make token", &format!("{} uses", new.uses)).await?;
     let host = call.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();

@@ -4,12 +4,15 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
+use argon2::Argon2;
 use argon2::password_hash::rand_core::OsRng;
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
-use argon2::Argon2;
 use forewarn_common::id::HostId;
+use forewarn_common::wire::EnrollToken;
 use http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
+
+use crate::model::host::Token;
 
 /// Name of the session cookie.
 pub const COOKIE: &str = "forewarn_session";
@@ -36,6 +39,22 @@ pub fn new_secret() -> Result<String, getrandom::Error> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)?;
     Ok(hex::encode(bytes))
+}
+
+/// An enrolment token that pins the CA, and its record for the store.
+///
+/// # Errors
+/// The system's generator fails.
+pub fn new_token(ca_sha256: &str, uses: u32, ttl_ms: i64, now_ms: i64) -> Result<(EnrollToken, Token), getrandom::Error> {
+    let token = EnrollToken { secret: new_secret()?, ca_sha256: ca_sha256.to_owned() };
+    let record = Token {
+        id: format!("{:016x}", forewarn_common::id::random_u64()?),
+        secret_sha256: hash_secret(&token.secret),
+        created_ms: now_ms,
+        expires_ms: now_ms + ttl_ms,
+        uses_left: i32::try_from(uses).unwrap_or(i32::MAX),
+    };
+    Ok((token, record))
 }
 
 /// `Authorization: Bearer <host>:<key>`.

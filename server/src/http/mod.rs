@@ -63,12 +63,16 @@ pub struct App {
     blocks: Arc<Semaphore>,
     agents: RwLock<HashMap<HostId, [u8; 32]>>,
     logins: auth::LoginGuard,
+    /// A hash that no password has, so that unknown names cost the same time.
+    decoy_hash: String,
     keywords: RwLock<Option<(i64, Arc<KeywordSet>)>>,
 }
 
 impl App {
     /// Puts the parts together.
-    #[must_use]
+    ///
+    /// # Errors
+    /// The system's random generator fails.
     pub fn new(
         store: Store,
         site: Site,
@@ -76,10 +80,11 @@ impl App {
         intake: Intake,
         judge: Arc<Judge>,
         outbox: Arc<Outbox>,
-    ) -> Self {
+    ) -> anyhow::Result<Self> {
         let blocks = Arc::new(Semaphore::new(settings.limits.blocks_in_flight_max));
         let (agents, keywords, logins) = (RwLock::default(), RwLock::default(), auth::LoginGuard::default());
-        Self { store, site, settings, intake, judge, outbox, blocks, agents, logins, keywords }
+        let decoy_hash = auth::hash_password(&auth::new_secret()?).map_err(|e| anyhow::anyhow!("cannot hash: {e}"))?;
+        Ok(Self { store, site, settings, intake, judge, outbox, blocks, agents, logins, decoy_hash, keywords })
     }
 
     /// Checks who asks and writes it into the call.

@@ -1,0 +1,226 @@
+//! What happens by the clock: forecasts (staggered by host), silence and quiet, deliveries, compaction, retention.
+//! Each job may run twice without harm, none is on the path of an arriving block, and a failing round is tried again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use forewarn_common::clock;
+use forewarn_common::id::{EntityId, HostId};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::forecast::{self, Model};
+use crate::judge::Judge;
+use crate::model::host::Host;
+use crate::model::rule::Rule;
+use crate::model::series::{SeriesInfo, SeriesKey};
+use crate::outbox::Outbox;
+use crate::settings::Settings;
+use crate::store::{HostForecast, Store, StoreError};
+
+/// How often due hosts and due deliveries are looked for.
+const LOOK: Duration = Duration::from_millis(500);
+/// How often retention runs.
+const RETAIN_EVERY: Duration = Duration::from_secs(3600);
+/// Time budget of one round of compaction or retention.
+const JOB_BUDGET: Duration = Duration::from_secs(20);
+/// How long after its end an hour is merged: what is later becomes one more part.
+const HOUR_CLOSED_AFTER_MS: i64 = 5 * 60_000;
+
+/// What the jobs work with.
+#[derive(Clone)]
+pub struct Jobs {
+    /// The database.
+    pub store: Store,
+    /// The settings.
+    pub settings: Settings,
+    /// Who judges.
+    pub judge: Arc<Judge>,
+    /// Who tells.
+    pub outbox: Arc<Outbox>,
+}
+
+/// Starts all jobs; they end soon after `stop` turns true.
+#[must_use]
+pub fn start(jobs: &Jobs, stop: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
+    let tick = Duration::from_millis(jobs.settings.judge.tick_ms as u64);
+    let compact = Duration::from_millis(jobs.settings.store.compact_every_ms as u64);
+    let (forecaster, ticker, sender, compactor, keeper) = (jobs.clone(), jobs.clone(), jobs.clone(), jobs.clone(), jobs.clone());
+    let mut carried = Carried::default();
+    vec![
+        tokio::spawn(forecast_rounds(forecaster, stop.clone(), std::mem::take(&mut carried))),
+        every("tick", tick, stop.clone(), move || {
+            let jobs = ticker.clone();
+            async move { jobs.judge.tick(clock::wall_ms()).await }
+        }),
+        every("delivery", LOOK, stop.clone(), move || {
+            let jobs = sender.clone();
+            async move { jobs.outbox.send_due(clock::wall_ms()).await }
+        }),
+        every("compaction", compact, stop.clone(), move || {
+            let jobs = compactor.clone();
+            async move { jobs.compact().await }
+        }),
+        every("retention", RETAIN_EVERY, stop.clone(), move || {
+            let jobs = keeper.clone();
+            async move { jobs.retain().await }
+        }),
+    ]
+}
+
+fn every<F, Fut>(name: &'static str, period: Duration, mut stop: watch::Receiver<bool>, job: F) -> JoinHandle<()>
+where
+    F: Fn() -> Fut + Send + 'static,
+    Fut: Future<Output = Result<(), StoreError>> + Send,
+{
+    tokio::spawn(async move {
+        let mut failing = false;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(period) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            let result = job().await;
+            // Said once when it starts to fail and once when it works again, not every half second.
+            match &result {
+                Err(error) if !failing => tracing::error!(job = name, %error, "a job failed and will be tried again"),
+                Ok(()) if failing => tracing::info!(job = name, "a job that had failed works again"),
+                _ => {}
+            }
+            failing = result.is_err();
+        }
+    })
+}
+
+impl Jobs {
+    async fn compact(&self) -> Result<(), StoreError> {
+        let report = self.store.compact(clock::wall_ms() - HOUR_CLOSED_AFTER_MS, JOB_BUDGET).await?;
+        if report.merged > 0 {
+            tracing::info!(?report, "pushed blocks were merged into hours");
+        }
+        Ok(())
+    }
+
+    async fn retain(&self) -> Result<(), StoreError> {
+        let deleted = self.store.retain(clock::wall_ms(), self.settings.store.hour_days, self.settings.store.record_days, JOB_BUDGET).await?;
+        if deleted > 0 {
+            tracing::info!(deleted, "rows past their retention were deleted");
+        }
+        Ok(())
+    }
+}
+
+/// One question: a series against a rule's threshold.
+#[derive(Debug, Clone)]
+struct Question {
+    rule: Rule,
+    key: SeriesKey,
+    threshold: f64,
+    horizon_ms: i64,
+}
+
+/// State carried from round to round, with the time up to which it has read. Rebuilt from the store after a restart.
+#[derive(Default)]
+struct Carried {
+    states: HashMap<(String, SeriesKey), (i64, forecast::State)>,
+    due_ms: HashMap<HostId, i64>,
+}
+
+async fn forecast_rounds(jobs: Jobs, mut stop: watch::Receiver<bool>, mut carried: Carried) {
+    let every_ms = jobs.settings.judge.forecast_every_ms;
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        let now_ms = clock::wall_ms();
+        let round = async {
+            let hosts = jobs.store.hosts().await?;
+            carried.due_ms.retain(|id, _| hosts.iter().any(|host| host.id == *id));
+            for host in hosts {
+                // A host's turn within the period follows from its id, so that hosts do not come all at once.
+                let stagger_ms = i64::from(u16::from_le_bytes([host.id.0[0], host.id.0[1]])) % every_ms;
+                let due_ms = *carried.due_ms.entry(host.id).or_insert(now_ms - now_ms.rem_euclid(every_ms) + stagger_ms);
+                if due_ms <= now_ms {
+                    carried.due_ms.insert(host.id, due_ms.max(now_ms - every_ms) + every_ms);
+                    forecast_host(&jobs, &host, &mut carried, now_ms).await?;
+                }
+                if *stop.borrow() {
+                    break;
+                }
+            }
+            Ok::<_, StoreError>(())
+        };
+        let result = round.await;
+        if let (Err(error), false) = (&result, failing) {
+            tracing::error!(%error, "a round of forecasts failed and will be tried again");
+        }
+        failing = result.is_err();
+    }
+}
+
+/// The questions that the rules ask of a host's series.
+fn questions(rules: &[Rule], series: &[SeriesInfo], host: HostId) -> Vec<Question> {
+    let own = EntityId::of_host(host);
+    let asks = |rule: &Rule, info: &SeriesInfo| {
+        let (threshold, horizon_ms) = crate::watch::threshold_of(rule, &info.key.metric, info.key.entity == own)?;
+        Some(Question { rule: rule.clone(), key: info.key.clone(), threshold, horizon_ms })
+    };
+    rules.iter().filter(|rule| rule.enabled).flat_map(|rule| series.iter().filter_map(move |info| asks(rule, info))).collect()
+}
+
+async fn forecast_host(jobs: &Jobs, host: &Host, carried: &mut Carried, now_ms: i64) -> Result<(), StoreError> {
+    let judge = &jobs.settings.judge;
+    let rules = jobs.judge.rules().await?;
+    let questions = questions(&rules, &jobs.store.series(host.id).await?, host.id);
+    let model = Model {
+        step_ms: judge.grid_ms,
+        close_after_ms: judge.close_after_ms,
+        window_buckets: (judge.history_ms / judge.grid_ms).clamp(48, 20_000) as usize,
+        ..Model::default()
+    };
+    let history_ms = model.window_buckets as i64 * model.step_ms;
+    // Series that were read to the same time are read together.
+    let mut spans: HashMap<i64, Vec<Question>> = HashMap::new();
+    for question in questions {
+        let read_to = carried.states.get(&(question.rule.id.clone(), question.key.clone())).map(|(read_to, _)| *read_to);
+        spans.entry(read_to.unwrap_or(now_ms - history_ms).max(now_ms - history_ms)).or_default().push(question);
+    }
+    let mut answers = Vec::new();
+    for (from_ms, questions) in spans {
+        let mut keys: Vec<SeriesKey> = questions.iter().map(|question| question.key.clone()).collect();
+        keys.sort();
+        keys.dedup();
+        // Raw points, so that the grid of the forecast is the only one that buckets.
+        let read = jobs.store.read(host.id, &keys, from_ms, now_ms, 0).await?;
+        let points: HashMap<SeriesKey, Vec<(i64, f64)>> = read.into_iter().map(|series| (series.info.key, series.points)).collect();
+        let mut work = Vec::with_capacity(questions.len());
+        for question in questions {
+            let name = (question.rule.id.clone(), question.key.clone());
+            let state = carried.states.remove(&name).map(|(_, state)| state);
+            work.push((question, state, name));
+        }
+        let model = model.clone();
+        let judged = tokio::task::spawn_blocking(move || {
+            work.into_iter()
+                .map(|(question, state, name)| {
+                    let points = points.get(&question.key).map(Vec::as_slice).unwrap_or_default();
+                    let state = state.unwrap_or_else(|| forecast::State::new(question.horizon_ms, &model));
+                    let (state, answer) = forecast::step(state, points, question.threshold, question.horizon_ms, now_ms, &model);
+                    let read_to = points.last().map_or(from_ms, |point| point.0 + 1);
+                    (question, name, read_to, state, answer)
+                })
+                .collect::<Vec<_>>()
+        })
+        .await
+        .map_err(|error| StoreError::Setup(format!("a forecast ended abnormally: {error}")))?;
+        for (question, name, read_to, state, answer) in judged {
+            carried.states.insert(name, (read_to, state));
+            answers.push(HostForecast { key: question.key, rule: question.rule.id, forecast: answer });
+        }
+    }
+    jobs.store.forecasts_put(host.id, now_ms, &answers).await?;
+    jobs.judge.forecasts(host, &answers, now_ms).await
+}

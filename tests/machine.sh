@@ -20,8 +20,8 @@ need chromium command_at chromium
 need busybox-static test -x /bin/busybox
 need iproute2 command_at ip
 need e2fsprogs command_at mkfs.ext4
+need sqlite3 command_at sqlite3
 need util-linux command_at setpriv
-need openssl command_at openssl
 if command_at dpkg-query >/dev/null; then
     need busybox-static installed busybox-static
     need fonts-noto-cjk installed fonts-noto-cjk

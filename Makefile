@@ -1,0 +1,77 @@
+# Every way to build, run and check Forewarn. `make help` lists them.
+# Variables one may set: CARGO (default cargo), OUT (bundles, screenshots; default out).
+
+CARGO ?= cargo
+OUT   ?= out
+WEB   := server/console/web
+BIN   := target/release
+# The release binaries are static; the flag stays out of .cargo/config.toml so that development
+# builds, tests and editors keep the ordinary, dynamic target and share one set of artefacts.
+STATIC := RUSTFLAGS="-C target-feature=+crt-static"
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test check machine house fmt fmt-check lint doc unit console console-test product images bundle
+
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build ## Build everything, start a server and an agent of this host; Ctrl-C stops both (data in ./data)
+	@packaging/run-local.sh
+
+build: console ## Build the console and both static release binaries into target/release
+	$(STATIC) $(CARGO) build --locked --release -p forewarn-server -p forewarn-agent
+
+console: $(WEB)/dist/index.html ## Build the web console (embedded in the server)
+
+$(WEB)/node_modules/.package-lock.json: $(WEB)/package.json $(WEB)/package-lock.json
+	npm --prefix $(WEB) ci
+	@touch $@
+
+$(WEB)/dist/index.html: $(WEB)/node_modules/.package-lock.json $(shell find $(WEB)/src $(WEB)/public $(WEB)/index.html $(WEB)/vite.config.ts -type f 2>/dev/null)
+	npm --prefix $(WEB) run build
+	@touch $@
+
+fmt: ## Format the Rust sources
+	$(CARGO) fmt --all
+
+test: machine check ## Everything CI runs; on bare Debian as root installs the packages it needs first
+
+check: house fmt-check console-test lint doc unit build product ## What CI runs, cheap first, on a machine that is ready
+
+machine: ## Install (Debian, root) or name the system packages that the tests need
+	@tests/machine.sh
+
+house: ## House rules: rooms, imports, names, paths (no build, a second)
+	@mkdir -p target
+	@rustc --edition 2024 --test -o target/house tests/tests/house.rs
+	@RUST_BACKTRACE=0 target/house -q
+
+fmt-check:
+	$(CARGO) fmt --all -- --check
+
+lint: ## Clippy with warnings denied, workspace and all targets
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+doc: ## Documentation builds without a warning
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+
+unit: ## Unit and integration tests of the crates
+	@tests/cargo-test.sh --workspace --exclude forewarn-tests
+
+console-test: $(WEB)/dist/index.html ## Type check and tests of the console
+	npm --prefix $(WEB) run --if-present typecheck
+	npm --prefix $(WEB) run --if-present lint
+	npm --prefix $(WEB) run --if-present test
+
+product: tests/browser/node_modules/.package-lock.json ## End to end, on a real engine, database and browser (needs root)
+	@tests/cargo-test.sh -p forewarn-tests
+
+tests/browser/node_modules/.package-lock.json: tests/browser/package.json tests/browser/package-lock.json
+	npm --prefix tests/browser ci
+	@touch $@
+
+images: ## Both FROM scratch images from target/release, with the docker at hand
+	packaging/images.sh
+
+bundle: ## One offline archive: images, binaries, compose file, units, install script
+	packaging/bundle.sh $(OUT)

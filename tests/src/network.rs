@@ -1,0 +1,159 @@
+//! Hosts with a network of their own (namespaces) and the cables between them, which can be cut
+//! and healed. Nothing here has a route to the outside.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result};
+
+use crate::process::run;
+
+/// Tells parts of one test run apart.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+fn next_name(kind: &str) -> String {
+    // Interface names have at most 15 bytes.
+    format!("fw{kind}{}-{}", std::process::id() % 100_000, NEXT.fetch_add(1, Ordering::SeqCst))
+}
+
+/// A host of its own, as far as the network goes; loopback is up.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// When iproute2 is missing or the test is not root.
+    pub fn new() -> Result<Self> {
+        let namespace = Self { name: next_name("n") };
+        run(Command::new("ip").args(["netns", "add", &namespace.name])).context("make a network namespace")?;
+        run(namespace.command("ip").args(["link", "set", "lo", "up"]))?;
+        Ok(namespace)
+    }
+
+    /// A command that will run in it. Only the network differs: `ip netns exec` would also mount a
+    /// fresh `/sys`, without the cgroup folders that an agent reads.
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.name)).arg("--").arg(program);
+        command
+    }
+
+    /// Its name, for `ip netns`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        _ = run(Command::new("ip").args(["netns", "del", &self.name]));
+    }
+}
+
+/// One end of a cable.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'a> {
+    /// The test's own network, where server, database and chat room listen.
+    Here,
+    /// A host of its own.
+    In(&'a Namespace),
+}
+
+impl Place<'_> {
+    fn ip(self) -> Command {
+        match self {
+            Self::Here => Command::new("ip"),
+            Self::In(namespace) => namespace.command("ip"),
+        }
+    }
+}
+
+/// A cable from a place to a host of its own, with an address at each end.
+#[derive(Debug)]
+pub struct Cable {
+    near: String,
+    near_address: String,
+    far: String,
+    far_address: String,
+    far_namespace: Namespace,
+}
+
+impl Cable {
+    /// Lays a cable to a new host and brings it up.
+    ///
+    /// # Errors
+    /// When the links cannot be made.
+    pub fn from(near_place: Place<'_>) -> Result<Self> {
+        let far_namespace = Namespace::new()?;
+        let network = std::process::id() % 200 + 20;
+        let third = NEXT.fetch_add(1, Ordering::SeqCst) % 250;
+        let cable = Self {
+            near: next_name("a"),
+            near_address: format!("10.{network}.{third}.1"),
+            far: next_name("b"),
+            far_address: format!("10.{network}.{third}.2"),
+            far_namespace,
+        };
+        run(Command::new("ip").args(["link", "add", &cable.near, "type", "veth", "peer", "name", &cable.far]))?;
+        let ends = [
+            (near_place, &cable.near, &cable.near_address),
+            (Place::In(&cable.far_namespace), &cable.far, &cable.far_address),
+        ];
+        for (place, link, address) in ends {
+            if let Place::In(namespace) = place {
+                run(Command::new("ip").args(["link", "set", link, "netns", namespace.name()]))?;
+            }
+            run(place.ip().args(["addr", "add", &format!("{address}/30"), "dev", link]))?;
+            run(place.ip().args(["link", "set", link, "up"]))?;
+        }
+        Ok(cable)
+    }
+
+    /// The address of the near place, which the far host can dial.
+    #[must_use]
+    pub fn near_address(&self) -> &str {
+        &self.near_address
+    }
+
+    /// The address of the far host.
+    #[must_use]
+    pub fn far_address(&self) -> &str {
+        &self.far_address
+    }
+
+    /// The host at the far end.
+    #[must_use]
+    pub fn host(&self) -> &Namespace {
+        &self.far_namespace
+    }
+
+    /// Cuts it: every packet from now on is lost, in silence, and no connection is reset.
+    ///
+    /// # Errors
+    /// When iptables is missing.
+    pub fn cut(&self) -> Result<()> {
+        self.far_firewall("-A")
+    }
+
+    /// Joins it again.
+    ///
+    /// # Errors
+    /// When it was not cut.
+    pub fn heal(&self) -> Result<()> {
+        self.far_firewall("-D")
+    }
+
+    /// The rules live in the far host, so the firewall of this machine is never touched.
+    fn far_firewall(&self, change: &str) -> Result<()> {
+        for (chain, direction) in [("INPUT", "-i"), ("OUTPUT", "-o")] {
+            run(self.far_namespace.command("iptables").args([change, chain, direction, &self.far, "-j", "DROP"]))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,238 @@
+//! `forewarn-server` as a process: its settings file, its two addresses, the password that it
+//! prints at the first start, its API. It can be killed, stopped and started again on its data.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::database::Store;
+use crate::folder::Folder;
+use crate::http::{Answer, Client};
+use crate::process::Process;
+use crate::program::program;
+use crate::{free_port, wait_until};
+
+/// Until a fresh server is healthy: migrations, CA, argon2.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server under test.
+#[derive(Debug)]
+pub struct Server {
+    process: Option<Process>,
+    settings: toml::Table,
+    console_port: u16,
+    agent_port: u16,
+    folder: Folder,
+}
+
+/// A session of the console's API.
+#[derive(Debug)]
+pub struct Session {
+    client: Client,
+}
+
+impl Server {
+    /// Starts a server on a store; `settings` is TOML that goes over the defaults.
+    ///
+    /// # Errors
+    /// When it is not built, or not healthy in time.
+    pub fn start(store: &Store, settings: &str) -> Result<Self> {
+        let mut server = Self::new(store, settings)?;
+        server.restart()?;
+        Ok(server)
+    }
+
+    /// Prepares a server without starting it, for tests of bad settings.
+    ///
+    /// # Errors
+    /// When the TOML is malformed or no port can be had.
+    pub fn new(store: &Store, settings: &str) -> Result<Self> {
+        let folder = Folder::new("server")?;
+        let (console_port, agent_port) = (free_port()?, free_port()?);
+        let mut table: toml::Table = settings.parse().context("the test's own settings")?;
+        set(&mut table, "data_dir", folder.join("data").display().to_string());
+        set(&mut table, "database.url", store.url());
+        set(&mut table, "console.listen", format!("127.0.0.1:{console_port}"));
+        set(&mut table, "agents.listen", format!("0.0.0.0:{agent_port}"));
+        Ok(Self { process: None, settings: table, console_port, agent_port, folder })
+    }
+
+    /// Starts it (again) on the same data, addresses and settings, and waits until it is healthy.
+    ///
+    /// # Errors
+    /// When it ends or is not healthy in time.
+    pub fn restart(&mut self) -> Result<()> {
+        self.launch()?;
+        let client = Client::new(&self.console_url())?;
+        let process = self.process.as_mut().context("just launched")?;
+        process.wait_until("a healthy server", START_PATIENCE, || {
+            Ok(client.get("/api/v1/health").ok().filter(|answer| answer.status == 200))
+        })?;
+        Ok(())
+    }
+
+    /// Starts it without waiting for anything.
+    ///
+    /// # Errors
+    /// When it is not built.
+    pub fn launch(&mut self) -> Result<()> {
+        let config = self.folder.write("server.toml", self.settings.to_string())?;
+        let mut command = Command::new(program("forewarn-server")?);
+        command.arg("run").arg("--config").arg(config).arg("--local-agent-token").arg(self.token_file());
+        self.process = Some(Process::start("forewarn-server", &command, &self.folder.join("server.log"))?);
+        Ok(())
+    }
+
+    /// The running process.
+    ///
+    /// # Errors
+    /// When it was stopped.
+    pub fn process(&mut self) -> Result<&mut Process> {
+        self.process.as_mut().context("the server does not run")
+    }
+
+    /// SIGKILL.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process()?.kill()?;
+        self.process = None;
+        Ok(())
+    }
+
+    /// SIGTERM, and its exit status.
+    ///
+    /// # Errors
+    /// When it does not run or does not stop.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        let status = self.process()?.stop()?;
+        self.process = None;
+        Ok(status)
+    }
+
+    /// Changes one setting (`a.b` for a key in a table) for the next start.
+    pub fn change(&mut self, key: &str, value: impl Into<toml::Value>) {
+        set(&mut self.settings, key, value);
+    }
+
+    /// Where the console is.
+    #[must_use]
+    pub fn console_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.console_port)
+    }
+
+    /// Where agents push to, at an address of this machine.
+    #[must_use]
+    pub fn agent_url(&self, address: &str) -> String {
+        format!("https://{address}:{}", self.agent_port)
+    }
+
+    /// The file with the one-time token for a first agent.
+    #[must_use]
+    pub fn token_file(&self) -> PathBuf {
+        self.folder.join("agent-token")
+    }
+
+    /// Everything it logged, over all starts.
+    #[must_use]
+    pub fn log_text(&self) -> String {
+        std::fs::read_to_string(self.folder.join("server.log")).unwrap_or_default()
+    }
+
+    /// The administrator's password, printed at the first start only.
+    ///
+    /// # Errors
+    /// When it was not printed.
+    pub fn admin_password(&self) -> Result<String> {
+        let text = self.log_text();
+        let line = text.lines().find(|line| line.to_lowercase().contains("password"));
+        let word = line.and_then(|line| line.split_whitespace().last());
+        word.map(str::to_owned).context("the server printed no password at its first start")
+    }
+
+    /// Logs in as the administrator.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub fn log_in(&self) -> Result<Session> {
+        let mut client = Client::new(&self.console_url())?;
+        let login = json!({ "user": "admin", "password": self.admin_password()? });
+        let answer = client.send_json("POST", "/api/v1/login", &login)?;
+        answer.ok().context("log in")?;
+        let cookie =
+            answer.header("set-cookie").and_then(|value| value.split(';').next()).context("no session cookie")?;
+        client.always("cookie", cookie);
+        Ok(Session { client })
+    }
+
+    /// A client of the agents' address that shows no credential.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn agent_client(&self) -> Result<Client> {
+        Client::new(&self.agent_url("127.0.0.1"))
+    }
+}
+
+impl Session {
+    /// The underlying client, for answers that are not successes.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// GET, successful, as JSON.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub fn get(&self, path: &str) -> Result<Value> {
+        self.client.get(path)?.ok().with_context(|| format!("GET {path}"))
+    }
+
+    /// Any other method, successful, as JSON.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub fn send(&self, method: &str, path: &str, body: &Value) -> Result<Value> {
+        self.answer(method, path, body)?.ok().with_context(|| format!("{method} {path}"))
+    }
+
+    /// Any method, whatever the status.
+    ///
+    /// # Errors
+    /// When no answer came.
+    pub fn answer(&self, method: &str, path: &str, body: &Value) -> Result<Answer> {
+        self.client.send_json(method, path, body)
+    }
+
+    /// Waits until an answer has what is wanted.
+    ///
+    /// # Errors
+    /// When it has not in time.
+    pub fn wait_for<T>(
+        &self,
+        path: &str,
+        what: &str,
+        patience: Duration,
+        wanted: impl Fn(&Value) -> Option<T>,
+    ) -> Result<T> {
+        wait_until(what, patience, || Ok(wanted(&self.get(path)?)))
+    }
+}
+
+/// Sets `a.b.c`, making the tables on the way.
+pub(crate) fn set(table: &mut toml::Table, key: &str, value: impl Into<toml::Value>) {
+    match key.split_once('.') {
+        None => _ = table.insert(key.to_owned(), value.into()),
+        Some((first, rest)) => {
+            let inner = table.entry(first.to_owned()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+            if let toml::Value::Table(inner) = inner {
+                set(inner, rest, value);
+            }
+        }
+    }
+}

@@ -10,7 +10,7 @@ BIN   := target/release
 STATIC := RUSTFLAGS="-C target-feature=+crt-static"
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check machine house fmt fmt-check lint doc unit console console-test product images bundle
+.PHONY: help fuzz run build test check machine house fmt fmt-check lint doc unit console console-test product images bundle
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,3 +75,12 @@ images: ## Both FROM scratch images from target/release, with the docker at hand
 
 bundle: ## One offline archive: images, binaries, compose file, units, install script
 	packaging/bundle.sh $(OUT)
+
+# What cargo-fuzz would set, so that it need not be installed.
+FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table --cfg fuzzing -Cdebug-assertions
+FUZZ_SECONDS ?= 60
+
+fuzz: ## Fuzz the block decoder for FUZZ_SECONDS (needs a nightly toolchain)
+	cd common/fuzz && RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) +nightly build --release --target x86_64-unknown-linux-gnu
+	mkdir -p common/fuzz/corpus/block && cp common/golden/*.bin common/fuzz/corpus/block/
+	cd common/fuzz && target/x86_64-unknown-linux-gnu/release/block corpus/block -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -rss_limit_mb=1024

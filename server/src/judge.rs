@@ -6,19 +6,22 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use forewarn_common::block::{EntityKind, Urgent};
 use forewarn_common::id::{EntityId, HostId};
+use forewarn_common::limit;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::model::host::Host;
-use crate::model::incident::{Incident, Subject};
-use crate::model::rule::Rule;
+use crate::model::incident::{Incident, IncidentState, Subject};
+use crate::model::rule::{Condition, Rule};
 use crate::outbox::Outbox;
 use crate::store::{HostForecast, Store, StoreError};
-use crate::watch::{self, Context, Seen};
+use crate::watch::{self, Context, Seen, Target};
 
 /// Another server may have changed rules or names: they are read anew after this long.
 const CACHE_MS: i64 = 10_000;
 /// How often a change is judged again because somebody else changed the incident first.
 const TRIES: usize = 4;
+/// Without a rule for silence a host's data are no longer of now after this long.
+const SILENT_AFTER_MS: i64 = 3 * 60_000;
 
 /// What people call a host and its entities.
 #[derive(Debug, Default)]
@@ -34,19 +37,26 @@ struct Lane {
     names: Option<(i64, Arc<Names>)>,
 }
 
+/// One thing that was seen, and of what.
+struct Sight<'a> {
+    target: Target<'a>,
+    seen: Seen<'a>,
+}
+
 /// Judges what was seen.
 pub struct Judge {
     store: Store,
     outbox: Arc<Outbox>,
+    listening_since_ms: i64,
     rules: RwLock<Option<(i64, Arc<Vec<Rule>>)>>,
     lanes: Mutex<HashMap<HostId, Arc<AsyncMutex<Lane>>>>,
 }
 
 impl Judge {
-    /// A judge over the store's rules and incidents.
+    /// A judge over the store's rules and incidents. Silence before `listening_since_ms` is the server's own.
     #[must_use]
-    pub fn new(store: Store, outbox: Arc<Outbox>) -> Self {
-        Self { store, outbox, rules: RwLock::default(), lanes: Mutex::default() }
+    pub fn new(store: Store, outbox: Arc<Outbox>, listening_since_ms: i64) -> Self {
+        Self { store, outbox, listening_since_ms, rules: RwLock::default(), lanes: Mutex::default() }
     }
 
     /// The rules.
@@ -80,27 +90,236 @@ impl Judge {
     /// # Errors
     /// The database does not answer; the block should not be acknowledged.
     pub async fn urgent(&self, host: HostId, urgent: &Urgent, fresh: bool, now_ms: i64) -> Result<(), StoreError> {
-        let rules = self.rules(now_ms).await?;
         let lane = self.lane(host);
         let mut lane = lane.lock().await;
-        let mut seen = Vec::new();
-        if fresh {
-            seen.push((None, Seen::HostBack));
-            for last in &urgent.last {
-                let level = Seen::Level { metric: last.metric.spec().name.to_owned(), value: last.value, at_ms: urgent.at_ms };
-                seen.push((Some((last.entity, last.instance.as_str())), level));
-            }
-        }
-        for event in &urgent.events {
-            seen.push((Some((event.entity, "")), Seen::Event(event.clone())));
+        let names = self.names(&mut lane, host, now_ms).await?;
+        let mut events = urgent.events.clone();
+        watch::order_events(&mut events);
+        let mut sights = Vec::with_capacity(urgent.last.len() + events.len() + urgent.hits.len() + 1);
+        for event in &events {
+            sights.push(Sight { target: Target::Event(event), seen: Seen::Event(event) });
         }
         for hit in &urgent.hits {
-            seen.push((Some((hit.entity, hit.rule.as_str())), Seen::Hit(hit.clone())));
+            sights.push(Sight { target: Target::Hit(hit), seen: Seen::Hit(hit) });
         }
-        for (place, seen) in seen {
-            let (entity, instance) = place.unwrap_or((EntityId::of_host(host), ""));
-            self.show(&mut lane, &rules, host, entity, instance, &seen, now_ms).await?;
+        if fresh {
+            sights.push(Sight { target: Target::Host, seen: Seen::HostBack });
+            for last in &urgent.last {
+                let kind = names.kind(host, last.entity);
+                let metric = last.metric.spec().name;
+                let target = Target::Series { entity: last.entity, kind, metric, instance: &last.instance };
+                sights.push(Sight { target, seen: Seen::Level { value: last.value, at_ms: urgent.at_ms } });
+            }
+        }
+        self.show_all(&mut lane, host, &names, &sights, !fresh, now_ms).await
+    }
+
+    /// Judges the forecasts of a host.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn forecasts(&self, host: &Host, forecasts: &[HostForecast], now_ms: i64) -> Result<(), StoreError> {
+        let lane = self.lane(host.id);
+        let mut lane = lane.lock().await;
+        let names = self.names(&mut lane, host.id, now_ms).await?;
+        let rules = self.rules(now_ms).await?;
+        let held = self.is_held(host, &rules, now_ms);
+        for known in forecasts {
+            let Some(rule) = rules.iter().find(|rule| rule.id == known.rule) else { continue };
+            let kind = names.kind(host.id, known.key.entity);
+            let (metric, instance) = (known.key.metric.as_str(), known.key.instance.as_str());
+            let target = Target::Series { entity: known.key.entity, kind, metric, instance };
+            let sight = Sight { target, seen: Seen::Forecast(&known.forecast) };
+            self.show(&mut lane, rule, host.id, &names, &sight, held, now_ms).await?;
         }
         Ok(())
     }
+
+    /// Looks at what only time changes: silent hosts, quiet incidents.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn tick(&self, now_ms: i64) -> Result<(), StoreError> {
+        let rules = self.rules(now_ms).await?;
+        for host in self.store.hosts().await? {
+            let lane = self.lane(host.id);
+            let mut lane = lane.lock().await;
+            let names = self.names(&mut lane, host.id, now_ms).await?;
+            let held = self.is_held(&host, &rules, now_ms);
+            if host.seen_ms > 0 {
+                let sight = Sight { target: Target::Host, seen: Seen::HostSilent { seen_ms: host.seen_ms } };
+                self.show_all(&mut lane, host.id, &names, std::slice::from_ref(&sight), held, now_ms).await?;
+            }
+            let subjects: Vec<Subject> = self.open(&mut lane, host.id).await?.keys().cloned().collect();
+            for subject in subjects {
+                match rules.iter().find(|rule| rule.id == subject.rule) {
+                    Some(rule) => self.judge(&mut lane, rule, &subject, &names, Seen::Tick, held, now_ms).await?,
+                    None => tracing::warn!(rule = %subject.rule, "an open incident belongs to a rule that is gone"),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A host whose data are not of now: nothing may be concluded from what it does not say.
+    fn is_held(&self, host: &Host, rules: &[Rule], now_ms: i64) -> bool {
+        let silent_after_ms = rules.iter().find_map(|rule| match rule.condition {
+            Condition::HostSilent { after_ms } => Some(after_ms),
+            _ => None,
+        });
+        let silent = now_ms - host.seen_ms.max(self.listening_since_ms) > silent_after_ms.unwrap_or(SILENT_AFTER_MS);
+        silent || host.skew_ms.abs() > limit::CLOCK_SKEW_MS_MAX
+    }
+
+    async fn names(&self, lane: &mut Lane, host: HostId, now_ms: i64) -> Result<Arc<Names>, StoreError> {
+        if let Some((at_ms, names)) = &lane.names
+            && (0..CACHE_MS).contains(&(now_ms - at_ms))
+        {
+            return Ok(Arc::clone(names));
+        }
+        let known = self.store.host(host).await?;
+        let mut names = Names { host: known.map(|host| host.name).unwrap_or_default(), ..Names::default() };
+        for known in self.store.entities(Some(host)).await? {
+            let entity = known.entity;
+            names.entities.insert(entity.id, (entity.name, entity.component, entity.kind));
+        }
+        let names = Arc::new(names);
+        lane.names = Some((now_ms, Arc::clone(&names)));
+        Ok(names)
+    }
+
+    async fn open<'a>(&self, lane: &'a mut Lane, host: HostId) -> Result<&'a mut HashMap<Subject, Incident>, StoreError> {
+        let open = match lane.open.take() {
+            Some(open) => open,
+            None => {
+                let incidents = self.store.open_incidents_of(host).await?;
+                incidents.into_iter().map(|incident| (incident.subject.clone(), incident)).collect()
+            }
+        };
+        Ok(lane.open.insert(open))
+    }
+
+    async fn show_all(
+        &self,
+        lane: &mut Lane,
+        host: HostId,
+        names: &Names,
+        sights: &[Sight<'_>],
+        held: bool,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        let rules = self.rules(now_ms).await?;
+        for sight in sights {
+            for rule in rules.iter() {
+                self.show(lane, rule, host, names, sight, held, now_ms).await?;
+            }
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one look, each of its own kind")]
+    async fn show(
+        &self,
+        lane: &mut Lane,
+        rule: &Rule,
+        host: HostId,
+        names: &Names,
+        sight: &Sight<'_>,
+        held: bool,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        match watch::subject(rule, host, &sight.target) {
+            Some(subject) => self.judge(lane, rule, &subject, names, sight.seen, held, now_ms).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Judges one subject and saves what becomes of it; reads again and judges again if somebody else was first.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one look, each of its own kind")]
+    async fn judge(
+        &self,
+        lane: &mut Lane,
+        rule: &Rule,
+        subject: &Subject,
+        names: &Names,
+        seen: Seen<'_>,
+        held: bool,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        for _ in 0..TRIES {
+            let open = self.open(lane, subject.host).await?;
+            let current = open.get(subject);
+            let new_id = match current {
+                Some(incident) => incident.id.clone(),
+                None => new_id()?,
+            };
+            let (entity_name, component) = names.of(subject.entity);
+            let context = Context {
+                now_ms,
+                listening_since_ms: self.listening_since_ms,
+                held,
+                host_name: &names.host,
+                entity_name,
+                component,
+                new_id: &new_id,
+                digest: None,
+            };
+            let Some(change) = watch::judge(rule, subject, current, seen, &context) else {
+                return Ok(());
+            };
+            let expected = current.map(|incident| incident.revision);
+            let forgotten = change.is_forgotten();
+            let mut incident = change.incident;
+            incident.revision = expected.map_or(0, |revision| revision + 1);
+            let deliveries = match change.told {
+                Some(transition) => self.outbox.deliveries(&incident, transition, now_ms).await?,
+                None => Vec::new(),
+            };
+            let saved = match (forgotten, expected) {
+                (true, None) => return Ok(()),
+                (true, Some(revision)) => self.store.incident_forget(&incident.id, revision).await,
+                (false, expected) => self.store.incident_save(&incident, expected, &deliveries).await,
+            };
+            match saved {
+                Ok(()) => {
+                    if let Some(transition) = change.told {
+                        tracing::info!(
+                            rule = %subject.rule, host = %names.host, entity = %entity_name, instance = %subject.instance,
+                            told = transition.word(), channels = deliveries.len(), "an incident changed"
+                        );
+                    }
+                    if incident.state == IncidentState::Resolved {
+                        open.remove(subject);
+                    } else {
+                        open.insert(subject.clone(), incident);
+                    }
+                    return Ok(());
+                }
+                Err(StoreError::Conflict) => lane.open = None,
+                Err(error) => {
+                    // Whether it was written is not known: read again next time.
+                    lane.open = None;
+                    return Err(error);
+                }
+            }
+        }
+        Err(StoreError::Conflict)
+    }
+}
+
+impl Names {
+    fn of(&self, entity: EntityId) -> (&str, &str) {
+        self.entities.get(&entity).map_or((self.host.as_str(), ""), |(name, component, _)| (name, component))
+    }
+
+    fn kind(&self, host: HostId, entity: EntityId) -> EntityKind {
+        let unknown = if entity == EntityId::of_host(host) { EntityKind::Host } else { EntityKind::Workload };
+        self.entities.get(&entity).map_or(unknown, |(_, _, kind)| *kind)
+    }
+}
+
+fn new_id() -> Result<String, StoreError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| StoreError::Setup(format!("the random generator failed: {error}")))?;
+    Ok(hex::encode(bytes))
 }

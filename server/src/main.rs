@@ -161,7 +161,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     say(&format!("  console  http://{}", settings.console.listen));
     say(&format!("  agents   https://{} (and the console from elsewhere)", settings.https.listen));
     if let Some(password) = first_user(&store, now_ms).await? {
-        say(&format!("  login    {ADMIN} / {password}   (shown only this once)"));
+        say(&format!("  login    {ADMIN}, password (shown only this once): {password}"));
     }
 
     wait_for_signal().await?;

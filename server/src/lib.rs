@@ -1,1 +1,4 @@
-//! placeholder
+//! The server of Forewarn: stores blocks, forecasts crossings, judges, and tells the chat room.
+
+pub mod model;
+pub mod store;

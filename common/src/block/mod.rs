@@ -13,7 +13,7 @@ mod urgent;
 pub use cursor::{Reader, Writer};
 pub use dictionary::{Dictionary, Entity, EntityKind, Layout, Metric};
 pub use header::{Header, Section, SectionKind};
-pub use samples::{Column, Group, Ticks, round};
+pub use samples::{Column, Group, Ticks, round, scale, unscale};
 pub use urgent::{EngineEvent, EventKind, KeywordHit, LastValue, LogSample, Urgent};
 
 /// zstd level of a section: 1.95 bytes a sample at six steps; higher levels cost the agent more than they save.

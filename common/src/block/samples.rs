@@ -92,13 +92,17 @@ pub fn round(value: f64, decimals: i8) -> f64 {
     scale(value, decimals).map_or(value, |scaled| unscale(scaled, decimals))
 }
 
-fn scale(value: f64, decimals: i8) -> Option<i64> {
+/// `value` as a whole number of its last decimal place; `None` where that would not be exact.
+#[must_use]
+pub fn scale(value: f64, decimals: i8) -> Option<i64> {
     let power = 10_f64.powi(i32::from(decimals.unsigned_abs()));
     let scaled = if decimals >= 0 { value * power } else { value / power }.round();
     (scaled.abs() <= EXACT_MAX && value.abs() <= EXACT_MAX).then_some(scaled as i64)
 }
 
-fn unscale(scaled: i64, decimals: i8) -> f64 {
+/// The value of a scaled whole number, the same in every tier.
+#[must_use]
+pub fn unscale(scaled: i64, decimals: i8) -> f64 {
     let power = 10_f64.powi(i32::from(decimals.unsigned_abs()));
     if decimals >= 0 { scaled as f64 / power } else { scaled as f64 * power }
 }

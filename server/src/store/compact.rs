@@ -1,0 +1,1 @@
+//! Housekeeping: pushed blocks become hours, old rows go.

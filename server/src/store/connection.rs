@@ -1,0 +1,306 @@
+//! One connection type for both engines, the pool of them, and how a transaction is run and tried again.
+//!
+//! The room's only place that knows which engine it talks to, but for the start-up checks.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use diesel::connection::SimpleConnection;
+use diesel::r2d2::R2D2Connection;
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel::sqlite::SqliteConnection;
+use diesel::{Connection as _, ConnectionError, ConnectionResult};
+use tokio::sync::Semaphore;
+
+use super::StoreError;
+use super::mysql::MysqlConnection;
+
+/// Connections for reading (SQLite), or for everything (MySQL).
+const CONNECTIONS_MAX: usize = 6;
+/// A connection that idled this long is asked whether it still lives before it is used.
+const IDLE_TRUST: Duration = Duration::from_secs(2);
+/// How often a transaction that lost a race is run again.
+const TRIES_MAX: u32 = 12;
+/// Longest wait for the database, waiting for a free connection included.
+const ANSWER_FOR: Duration = Duration::from_secs(60);
+
+/// A connection to either engine.
+#[derive(diesel::MultiConnection)]
+pub(super) enum Conn {
+    /// MySQL, MariaDB and what speaks their protocol.
+    Mysql(MysqlConnection),
+    /// One file.
+    Sqlite(SqliteConnection),
+}
+
+/// One INSERT of many rows. diesel's multi-connection has no batch INSERT of its own, so each engine is handed the
+/// same statement.
+macro_rules! insert_many {
+    ($connection:expr, $table:expr, $rows:expr) => {
+        match $connection {
+            $crate::store::connection::Conn::Mysql(connection) => {
+                diesel::insert_into($table).values($rows).execute(connection)
+            }
+            $crate::store::connection::Conn::Sqlite(connection) => {
+                diesel::insert_into($table).values($rows).execute(connection)
+            }
+        }
+    };
+}
+pub(super) use insert_many;
+
+/// Where the database is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The whole URL.
+    Mysql(String),
+    /// The path after `sqlite://`.
+    Sqlite(PathBuf),
+}
+
+impl Place {
+    /// Reads a database URL.
+    pub(super) fn of(url: &str) -> Result<Self, StoreError> {
+        if let Some(path) = url.strip_prefix("sqlite://") {
+            if path.is_empty() {
+                return Err(StoreError::Setup("database url sqlite:// must be followed by a path".into()));
+            }
+            return Ok(Self::Sqlite(PathBuf::from(path)));
+        }
+        if url.starts_with("mysql://") {
+            return Ok(Self::Mysql(url.to_owned()));
+        }
+        Err(StoreError::Setup("database url must start with sqlite:// or mysql://".into()))
+    }
+
+    fn open(&self) -> ConnectionResult<Conn> {
+        match self {
+            Self::Mysql(url) => MysqlConnection::open(url).map(Conn::Mysql),
+            Self::Sqlite(path) => open_sqlite(path).map(Conn::Sqlite),
+        }
+    }
+}
+
+/// Full synchronisation: what is acknowledged survives a power cut.
+fn open_sqlite(path: &Path) -> ConnectionResult<SqliteConnection> {
+    let shown = path.display();
+    private_file(path).map_err(|error| {
+        ConnectionError::BadConnection(format!(
+            "cannot write {shown}: {error}; create its folder, writable by this user"
+        ))
+    })?;
+    let text = path.to_str().ok_or_else(|| ConnectionError::BadConnection(format!("the path {shown} is not UTF-8")))?;
+    let mut connection = SqliteConnection::establish(text)?;
+    connection
+        .batch_execute(
+            "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+             PRAGMA foreign_keys = ON; PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY;",
+        )
+        .map_err(ConnectionError::CouldntSetupConfiguration)?;
+    Ok(connection)
+}
+
+/// Makes the file readable by its owner only; SQLite gives the same mode to the files beside it.
+fn private_file(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
+}
+
+/// Why a transaction did not commit.
+pub(super) enum TxError {
+    /// The database said no.
+    Diesel(DieselError),
+    /// Somebody else was faster; read again.
+    Raced,
+    /// The room's own answer.
+    Store(StoreError),
+}
+
+impl From<DieselError> for TxError {
+    fn from(error: DieselError) -> Self {
+        Self::Diesel(error)
+    }
+}
+
+impl From<StoreError> for TxError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// What a transaction returns.
+pub(super) type Tx<T> = Result<T, TxError>;
+
+struct Idle {
+    connection: Conn,
+    since: Instant,
+}
+
+struct Lane {
+    permits: Arc<Semaphore>,
+    idle: Mutex<Vec<Idle>>,
+}
+
+impl Lane {
+    fn new(size: usize) -> Self {
+        Self { permits: Arc::new(Semaphore::new(size)), idle: Mutex::new(Vec::new()) }
+    }
+
+    fn take(&self, place: &Place) -> ConnectionResult<Conn> {
+        let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if let Some(mut idle) = kept {
+            if idle.since.elapsed() < IDLE_TRUST || idle.connection.ping().is_ok() {
+                return Ok(idle.connection);
+            }
+            // One that died says that the server went away: its companions are no better.
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+        place.open()
+    }
+
+    fn keep(&self, connection: Conn) {
+        let idle = Idle { connection, since: Instant::now() };
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
+    }
+}
+
+/// The connections to one database. SQLite: one writer, several readers. MySQL: one lane for both.
+pub(super) struct Pool {
+    place: Place,
+    write: Arc<Lane>,
+    read: Arc<Lane>,
+}
+
+impl Pool {
+    pub(super) fn new(place: Place) -> Self {
+        let read = Arc::new(Lane::new(CONNECTIONS_MAX));
+        let write = match place {
+            Place::Mysql(_) => Arc::clone(&read),
+            Place::Sqlite(_) => Arc::new(Lane::new(1)),
+        };
+        Self { place, write, read }
+    }
+
+    /// Runs `work` in a transaction that writes; runs it again when it lost a race, so it must not keep anything
+    /// from a run that failed.
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut Conn) -> Tx<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.run(&self.write, work).await
+    }
+
+    /// Runs `work` in a transaction that only reads.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut Conn) -> Tx<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.run(&self.read, work).await
+    }
+
+    /// Runs `work` on a connection, without a transaction around it.
+    pub(super) async fn bare<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Conn) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.on_thread(&self.write, |connection| {
+            let result = work(connection);
+            let sound = result.is_ok();
+            (result, sound)
+        })
+        .await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        lane: &Arc<Lane>,
+        mut work: impl FnMut(&mut Conn) -> Tx<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.on_thread(lane, move |connection| {
+            for attempt in 1.. {
+                match connection.transaction(|connection| work(connection)) {
+                    Ok(value) => return (Ok(value), true),
+                    Err(TxError::Store(error)) => return (Err(error), true),
+                    Err(TxError::Raced) if attempt < TRIES_MAX => {}
+                    Err(TxError::Raced) => return (Err(StoreError::Busy), true),
+                    Err(TxError::Diesel(error)) => {
+                        let sound = is_statement_error(&error) || is_race(&error);
+                        if !sound || !is_race(&error) || attempt >= TRIES_MAX {
+                            return (Err(StoreError::from(error)), sound);
+                        }
+                    }
+                }
+                // Racers part: a few milliseconds, more each time, different for each thread.
+                let spread = std::ptr::from_ref(connection) as usize as u64 / 64 % 7;
+                std::thread::sleep(Duration::from_millis(u64::from(attempt) + spread));
+            }
+            (Err(StoreError::Busy), true)
+        })
+        .await
+    }
+
+    async fn on_thread<T: Send + 'static>(
+        &self,
+        lane: &Arc<Lane>,
+        work: impl FnOnce(&mut Conn) -> (Result<T, StoreError>, bool) + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (lane, place) = (Arc::clone(lane), self.place.clone());
+        let all = async move {
+            let permit = Arc::clone(&lane.permits).acquire_owned().await.map_err(|_| StoreError::Busy)?;
+            let thread = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                let mut connection = lane.take(&place)?;
+                let (result, sound) = work(&mut connection);
+                if sound {
+                    lane.keep(connection);
+                }
+                result
+            });
+            thread.await.map_err(|error| StoreError::Unavailable(error.to_string()))?
+        };
+        tokio::time::timeout(ANSWER_FOR, all)
+            .await
+            .map_err(|_| StoreError::Unavailable(format!("no answer within {} s", ANSWER_FOR.as_secs())))?
+    }
+}
+
+/// Whether the statement was at fault rather than the connection.
+fn is_statement_error(error: &DieselError) -> bool {
+    match error {
+        DieselError::NotFound => true,
+        DieselError::DatabaseError(kind, _) => {
+            !matches!(kind, DatabaseErrorKind::Unknown | DatabaseErrorKind::ClosedConnection)
+        }
+        _ => false,
+    }
+}
+
+/// Whether running the whole transaction again may end better.
+fn is_race(error: &DieselError) -> bool {
+    match error {
+        DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation | DatabaseErrorKind::SerializationFailure, _) => {
+            true
+        }
+        DieselError::DatabaseError(_, info) => {
+            let text = info.message();
+            text.contains("try restarting transaction") || text.contains("database is locked")
+        }
+        _ => false,
+    }
+}
+
+impl From<ConnectionError> for StoreError {
+    fn from(error: ConnectionError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<DieselError> for StoreError {
+    fn from(error: DieselError) -> Self {
+        match error {
+            DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, _) => Self::Conflict,
+            error => Self::Unavailable(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The last forecasts of each host: one row a host, replaced as a whole.
+
+use diesel::prelude::*;
+use forewarn_common::id::{EntityId, HostId};
+use serde::{Deserialize, Serialize};
+
+use super::connection::{Conn, Tx};
+use super::schema::forecast;
+use super::{Store, StoreError, from_json, host_id, to_json};
+use crate::model::forecast::Forecast;
+use crate::model::series::SeriesKey;
+
+/// A forecast, and what it is of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredForecast {
+    /// The series.
+    pub key: SeriesKey,
+    /// The id of the rule whose threshold was asked about.
+    pub rule: String,
+    /// The answer.
+    pub forecast: Forecast,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ForecastRow {
+    entity: EntityId,
+    metric: String,
+    instance: String,
+    rule: String,
+    forecast: Forecast,
+}
+
+impl Store {
+    /// Replaces the forecasts of a host.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn forecasts_put(
+        &self,
+        host: HostId,
+        at_ms: i64,
+        forecasts: Vec<StoredForecast>,
+    ) -> Result<(), StoreError> {
+        let rows: Vec<ForecastRow> = forecasts
+            .into_iter()
+            .map(|stored| ForecastRow {
+                entity: stored.key.entity,
+                metric: stored.key.metric,
+                instance: stored.key.instance,
+                rule: stored.rule,
+                forecast: stored.forecast,
+            })
+            .collect();
+        let body = to_json(&rows)?;
+        self.inner
+            .pool
+            .write(move |connection| {
+                let values = (forecast::at_ms.eq(at_ms), forecast::body.eq(body.as_str()));
+                let row = forecast::table.find(host.0.as_slice());
+                if diesel::update(row).set(values).execute(connection)? == 0 {
+                    diesel::insert_into(forecast::table)
+                        .values((forecast::host.eq(host.0.as_slice()), values))
+                        .execute(connection)?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// The forecasts of every host.
+    ///
+    /// # Errors
+    /// The database does not answer, or a row is damaged.
+    pub async fn forecasts_all(&self) -> Result<Vec<StoredForecast>, StoreError> {
+        self.forecasts_where(None).await
+    }
+
+    /// The forecasts of one host.
+    ///
+    /// # Errors
+    /// The database does not answer, or the row is damaged.
+    pub async fn forecasts(&self, host: HostId) -> Result<Vec<StoredForecast>, StoreError> {
+        self.forecasts_where(Some(host)).await
+    }
+
+    async fn forecasts_where(&self, host: Option<HostId>) -> Result<Vec<StoredForecast>, StoreError> {
+        let load = move |connection: &mut Conn| -> Tx<Vec<(Vec<u8>, String)>> {
+            let mut query = forecast::table.select((forecast::host, forecast::body)).into_boxed();
+            if let Some(host) = host {
+                query = query.filter(forecast::host.eq(host.0.to_vec()));
+            }
+            Ok(query.load(connection)?)
+        };
+        let mut all = Vec::new();
+        for (host, body) in self.inner.pool.read(load).await? {
+            let host = host_id(&host)?;
+            let rows: Vec<ForecastRow> = from_json("forecasts of a host", &body)?;
+            all.extend(rows.into_iter().map(|row| StoredForecast {
+                key: SeriesKey { host, entity: row.entity, metric: row.metric, instance: row.instance },
+                rule: row.rule,
+                forecast: row.forecast,
+            }));
+        }
+        Ok(all)
+    }
+}

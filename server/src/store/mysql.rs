@@ -1,0 +1,175 @@
+//! MySQL without a C client: a synchronous diesel connection over diesel-async, so that queries are written once.
+//!
+//! Only delegation, and how a connection is opened. No query of the product belongs here.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use diesel::connection::{
+    CacheSize, Connection, ConnectionSealed, Instrumentation, LoadConnection, MultiConnectionHelper, SimpleConnection,
+    TransactionManager, TransactionManagerStatus,
+};
+use diesel::migration::MigrationConnection;
+use diesel::query_builder::{Query, QueryFragment, QueryId};
+use diesel::r2d2::R2D2Connection;
+use diesel::sql_types::TypeMetadata;
+use diesel::{ConnectionError, ConnectionResult, QueryResult};
+use diesel_async::AsyncMysqlConnection;
+use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
+use mysql_async::{Opts, OptsBuilder};
+
+type Inner = AsyncConnectionWrapper<AsyncMysqlConnection>;
+
+/// How long a connection may take to be made: a database that is down is an answer, not a wait.
+const CONNECT_FOR: Duration = Duration::from_secs(5);
+
+/// What each session says first. Strict whatever the server's own mode is: nothing is cut or bent in silence.
+/// English messages, because "try restarting transaction" is how a deadlock is told. Row locks without gaps:
+/// every race is decided by a unique key or a compare-and-set.
+const SESSION: [&str; 3] = [
+    "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
+    "SET SESSION lc_messages = 'en_US'",
+    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+];
+
+/// A MySQL connection that blocks; to be used on a blocking thread of a tokio runtime.
+pub(super) struct MysqlConnection(Inner);
+
+impl MysqlConnection {
+    /// Connects; names are looked up without the C library's resolver.
+    pub(super) fn open(url: &str) -> ConnectionResult<Self> {
+        let runtime = tokio::runtime::Handle::try_current().map_err(bad)?;
+        let opts = Opts::from_url(url).map_err(|error| ConnectionError::InvalidConnectionUrl(error.to_string()))?;
+        let connection = runtime.block_on(async {
+            let work = async {
+                let resolved = resolve(opts.ip_or_hostname()).await?;
+                let builder = OptsBuilder::from_opts(opts)
+                    .resolved_ips(resolved)
+                    .prefer_socket(false)
+                    .stmt_cache_size(0)
+                    .client_found_rows(true)
+                    .setup(SESSION.to_vec());
+                let connection = mysql_async::Conn::new(builder).await.map_err(bad)?;
+                AsyncMysqlConnection::try_from(connection).await
+            };
+            tokio::time::timeout(CONNECT_FOR, work).await.unwrap_or_else(|_| {
+                Err(ConnectionError::BadConnection(format!("no answer within {} s", CONNECT_FOR.as_secs())))
+            })
+        })?;
+        Ok(Self(Inner::from(connection)))
+    }
+}
+
+fn bad(error: impl std::fmt::Display) -> ConnectionError {
+    ConnectionError::BadConnection(error.to_string())
+}
+
+/// Addresses of a name; `None` when it is an address already.
+async fn resolve(name: &str) -> Result<Option<Vec<IpAddr>>, ConnectionError> {
+    if name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+        return Ok(None);
+    }
+    let resolver = hickory_resolver::TokioResolver::builder_tokio().and_then(|builder| builder.build()).map_err(bad)?;
+    let found = resolver.lookup_ip(name).await.map_err(bad)?;
+    Ok(Some(found.iter().collect()))
+}
+
+impl SimpleConnection for MysqlConnection {
+    fn batch_execute(&mut self, query: &str) -> QueryResult<()> {
+        self.0.batch_execute(query)
+    }
+}
+
+impl ConnectionSealed for MysqlConnection {}
+
+impl Connection for MysqlConnection {
+    type Backend = diesel::mysql::Mysql;
+    type TransactionManager = Transactions;
+
+    fn establish(url: &str) -> ConnectionResult<Self> {
+        Self::open(url)
+    }
+
+    fn execute_returning_count<T>(&mut self, source: &T) -> QueryResult<usize>
+    where
+        T: QueryFragment<Self::Backend> + QueryId,
+    {
+        self.0.execute_returning_count(source)
+    }
+
+    fn transaction_state(&mut self) -> &mut <Transactions as TransactionManager<Self>>::TransactionStateData {
+        self.0.transaction_state()
+    }
+
+    fn instrumentation(&mut self) -> &mut dyn Instrumentation {
+        self.0.instrumentation()
+    }
+
+    fn set_instrumentation(&mut self, instrumentation: impl Instrumentation) {
+        self.0.set_instrumentation(instrumentation);
+    }
+
+    fn set_prepared_statement_cache_size(&mut self, size: CacheSize) {
+        self.0.set_prepared_statement_cache_size(size);
+    }
+}
+
+impl LoadConnection for MysqlConnection {
+    type Cursor<'conn, 'query> = <Inner as LoadConnection>::Cursor<'conn, 'query>;
+    type Row<'conn, 'query> = <Inner as LoadConnection>::Row<'conn, 'query>;
+
+    fn load<'conn, 'query, T>(&'conn mut self, source: T) -> QueryResult<Self::Cursor<'conn, 'query>>
+    where
+        T: Query + QueryFragment<Self::Backend> + QueryId + 'query,
+        Self::Backend: diesel::expression::QueryMetadata<T::SqlType>,
+    {
+        <Inner as LoadConnection>::load(&mut self.0, source)
+    }
+}
+
+type InnerTransactions = <Inner as Connection>::TransactionManager;
+
+/// Hands transactions to the wrapped connection.
+pub(super) struct Transactions;
+
+impl TransactionManager<MysqlConnection> for Transactions {
+    type TransactionStateData = <InnerTransactions as TransactionManager<Inner>>::TransactionStateData;
+
+    fn begin_transaction(conn: &mut MysqlConnection) -> QueryResult<()> {
+        InnerTransactions::begin_transaction(&mut conn.0)
+    }
+
+    fn rollback_transaction(conn: &mut MysqlConnection) -> QueryResult<()> {
+        InnerTransactions::rollback_transaction(&mut conn.0)
+    }
+
+    fn commit_transaction(conn: &mut MysqlConnection) -> QueryResult<()> {
+        InnerTransactions::commit_transaction(&mut conn.0)
+    }
+
+    fn transaction_manager_status_mut(conn: &mut MysqlConnection) -> &mut TransactionManagerStatus {
+        InnerTransactions::transaction_manager_status_mut(&mut conn.0)
+    }
+}
+
+impl R2D2Connection for MysqlConnection {
+    fn ping(&mut self) -> QueryResult<()> {
+        self.0.batch_execute("SELECT 1")
+    }
+}
+
+impl MigrationConnection for MysqlConnection {
+    fn setup(&mut self) -> QueryResult<usize> {
+        self.0.setup()
+    }
+}
+
+impl MultiConnectionHelper for MysqlConnection {
+    fn to_any<'a>(lookup: &mut <Self::Backend as TypeMetadata>::MetadataLookup) -> &mut (dyn std::any::Any + 'a) {
+        lookup
+    }
+
+    fn from_any(lookup: &mut dyn std::any::Any) -> Option<&mut <Self::Backend as TypeMetadata>::MetadataLookup> {
+        lookup.downcast_mut()
+    }
+}

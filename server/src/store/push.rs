@@ -1,0 +1,491 @@
+//! Intake's half of the store: a group of blocks from many agents becomes durable in one transaction.
+//!
+//! A receipt is written in the same transaction as its blocks, so a block is stored once whatever is sent again.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, PoisonError};
+
+use diesel::prelude::*;
+use forewarn_common::block::{Dictionary, Header, Layout, Urgent};
+use forewarn_common::id::{EntityId, HostId, LayoutId};
+use forewarn_common::limit;
+
+use super::connection::{Conn, Tx, TxError, insert_many};
+use super::receipt::Ranges;
+use super::schema::{block, entity, host_state, layout, receipt, series_group};
+use super::{Store, StoreError, log, read, signed};
+
+/// Longest span of a block: every sample lies within it of the block's start, which bounds how far back a read looks.
+pub const BLOCK_SPAN_MS_MAX: i64 = 12 * HOUR_MS;
+/// Bytes of blocks in one INSERT: far below any sensible `max_allowed_packet`.
+const INSERT_BYTES_MAX: usize = 4 << 20;
+/// Rows of one INSERT: SQLite takes 32,766 parameters a statement.
+pub(super) const INSERT_ROWS_MAX: usize = 500;
+/// How far `series_group.last_ms` may lag behind.
+pub(super) const SEEN_LAG_MS: i64 = HOUR_MS;
+/// Hosts in the cache of what the database knows; over it the cache starts anew.
+const KNOWN_HOSTS_MAX: usize = 20_000;
+const HOUR_MS: i64 = 3_600_000;
+
+/// The tier of blocks as they arrived.
+pub(super) const TIER_PUSHED: i16 = 0;
+/// The tier of hours at full resolution.
+pub(super) const TIER_HOUR: i16 = 1;
+
+/// A block that intake has checked.
+#[derive(Debug, Clone)]
+pub struct Arriving {
+    /// Its header.
+    pub header: Header,
+    /// Its bytes, as they came.
+    pub bytes: Vec<u8>,
+    /// How many values it carries, for the books.
+    pub values: i64,
+    /// When it arrived, unix milliseconds by the server's clock.
+    pub received_ms: i64,
+    /// The agent's clock less the server's.
+    pub skew_ms: i64,
+    /// Tick 0 by the server's clock: the header's own start unless the agent's clock is wrong.
+    pub corrected_start_ms: i64,
+    /// The groups of its samples.
+    pub keys: Vec<(EntityId, LayoutId)>,
+    /// What it says of layouts and entities.
+    pub dictionary: Dictionary,
+    /// Last values, keyword hits, engine events.
+    pub urgent: Urgent,
+}
+
+/// What became of an arriving block.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PushOutcome {
+    /// False when a receipt covered it already: acknowledge it again, do not judge it again.
+    pub stored: bool,
+    /// Why it can never be stored; `None` for all others.
+    pub refused: Option<&'static str>,
+    /// Layouts to ask the agent for.
+    pub unknown_layouts: Vec<LayoutId>,
+    /// Entities to ask the agent for.
+    pub unknown_entities: Vec<EntityId>,
+}
+
+/// What is known to be in the database of one host.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Known {
+    /// Entity → hash of its record.
+    entities: HashMap<EntityId, u64>,
+    /// Group → its `last_ms`.
+    groups: HashMap<(EntityId, LayoutId), i64>,
+}
+
+// Inserted many at a time: every column is stated, as SQLite's batch INSERT needs.
+#[derive(Insertable)]
+#[diesel(table_name = receipt, treat_none_as_default_value = false)]
+struct NewReceipt<'a> {
+    host: &'a [u8],
+    epoch: i64,
+    version: i64,
+    ranges: Vec<u8>,
+}
+
+/// A row of the block table, of any tier.
+#[derive(Insertable)]
+#[diesel(table_name = block, treat_none_as_default_value = false)]
+pub(super) struct NewBlock<'a> {
+    pub(super) tier: i16,
+    pub(super) start_ms: i64,
+    pub(super) host: &'a [u8],
+    pub(super) part: i64,
+    pub(super) end_ms: i64,
+    pub(super) stored_ms: i64,
+    pub(super) samples: i64,
+    pub(super) skewed: bool,
+    pub(super) bytes: &'a [u8],
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = series_group, treat_none_as_default_value = false)]
+struct NewGroup<'a> {
+    host: &'a [u8],
+    entity: i64,
+    layout: i64,
+    first_ms: i64,
+    last_ms: i64,
+}
+
+struct Pushed {
+    outcomes: Vec<PushOutcome>,
+    known: HashMap<HostId, Known>,
+    layouts: Vec<(LayoutId, Arc<Layout>)>,
+}
+
+impl Store {
+    /// Stores a group of blocks, durably, in one transaction; the outcomes are in the order of `arrivals`.
+    ///
+    /// # Errors
+    /// The database did not take them: none is stored, all may be sent again.
+    pub async fn push(&self, arrivals: Vec<Arriving>) -> Result<Vec<PushOutcome>, StoreError> {
+        if arrivals.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (store, arrivals) = (self.clone(), Arc::new(arrivals));
+        let mut first = true;
+        let pushed = self
+            .inner
+            .pool
+            .write(move |connection| {
+                // After a lost race what this process remembers may be what was wrong: ask the database.
+                let trusted = std::mem::take(&mut first);
+                push(connection, &store, &arrivals, trusted)
+            })
+            .await?;
+        self.learn_layouts(pushed.layouts);
+        let mut known = self.inner.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() + pushed.known.len() > KNOWN_HOSTS_MAX {
+            known.clear();
+        }
+        known.extend(pushed.known.into_iter().map(|(host, what)| (host, Arc::new(what))));
+        Ok(pushed.outcomes)
+    }
+}
+
+fn push(connection: &mut Conn, store: &Store, arrivals: &[Arriving], trusted: bool) -> Tx<Pushed> {
+    let (fresh, outcomes) = take_receipts(connection, arrivals)?;
+    insert_blocks(connection, &fresh)?;
+    log::insert_hits(connection, &fresh)?;
+    log::insert_events(connection, &fresh)?;
+    save_states(connection, arrivals, &fresh)?;
+    let mut known = load_known(connection, store, arrivals, trusted)?;
+    let layouts = save_layouts(connection, store, arrivals)?;
+    save_entities(connection, arrivals, &mut known)?;
+    save_groups(connection, &fresh, &mut known)?;
+    let mut pushed = Pushed { outcomes, known, layouts };
+    name_unknown(store, arrivals, &mut pushed);
+    Ok(pushed)
+}
+
+/// Marks what is new in the receipts; returns the new blocks.
+fn take_receipts<'a>(connection: &mut Conn, arrivals: &'a [Arriving]) -> Tx<(Vec<&'a Arriving>, Vec<PushOutcome>)> {
+    let hosts: BTreeSet<&[u8]> = arrivals.iter().map(|arriving| arriving.header.host.0.as_slice()).collect();
+    let epochs: BTreeSet<i64> = arrivals.iter().map(|arriving| signed(arriving.header.epoch)).collect();
+    let rows: Vec<(Vec<u8>, i64, i64, Vec<u8>)> =
+        receipt::table.filter(receipt::host.eq_any(&hosts)).filter(receipt::epoch.eq_any(&epochs)).load(connection)?;
+    let mut receipts = BTreeMap::new();
+    for (host, epoch, version, ranges) in rows {
+        let ranges = Ranges::decode(&ranges).map_err(|error| {
+            StoreError::Corrupt(format!("receipt of host {} epoch {epoch:016x}: {error}", hex::encode(&host)))
+        })?;
+        receipts.insert((super::host_id(&host)?, epoch), (version, ranges, false));
+    }
+    let (mut fresh, mut outcomes) = (Vec::new(), Vec::new());
+    for arriving in arrivals {
+        let key = (arriving.header.host, signed(arriving.header.epoch));
+        let (_, ranges, changed) = receipts.entry(key).or_insert_with(|| (0, Ranges::default(), false));
+        let mut outcome = PushOutcome::default();
+        if ranges.contains(arriving.header.seq) {
+            // Stored before: said again, not stored again.
+        } else if let Some(reason) = refusal(arriving, ranges) {
+            outcome.refused = Some(reason);
+        } else {
+            ranges.insert(arriving.header.seq);
+            *changed = true;
+            outcome.stored = true;
+            fresh.push(arriving);
+        }
+        outcomes.push(outcome);
+    }
+    let changed = receipts.into_iter().filter(|(_, (_, _, changed))| *changed);
+    let (old, new): (Vec<_>, Vec<_>) = changed.partition(|(_, (version, ..))| *version > 0);
+    for ((host, epoch), (version, ranges, _)) in old {
+        let row = receipt::table.find((host.0.as_slice(), epoch)).filter(receipt::version.eq(version));
+        let count = diesel::update(row)
+            .set((receipt::version.eq(version + 1), receipt::ranges.eq(ranges.encode())))
+            .execute(connection)?;
+        if count != 1 {
+            return Err(TxError::Raced);
+        }
+    }
+    let rows: Vec<_> = new
+        .iter()
+        .map(|((host, epoch), (_, ranges, _))| NewReceipt {
+            host: host.0.as_slice(),
+            epoch: *epoch,
+            version: 1,
+            ranges: ranges.encode(),
+        })
+        .collect();
+    for rows in rows.chunks(INSERT_ROWS_MAX) {
+        insert_many!(connection, receipt::table, rows)?;
+    }
+    Ok((fresh, outcomes))
+}
+
+fn refusal(arriving: &Arriving, ranges: &Ranges) -> Option<&'static str> {
+    let span_ms = i64::from(arriving.header.step_ms) * i64::from(arriving.header.ticks);
+    if span_ms > BLOCK_SPAN_MS_MAX {
+        return Some("the block spans more than 12 hours");
+    }
+    if !(0..i64::MAX / 4).contains(&arriving.corrected_start_ms) {
+        return Some("the block starts at no possible time");
+    }
+    if arriving.bytes.len() > limit::BLOCK_BYTES_MAX {
+        return Some("the block is too large");
+    }
+    if !ranges.has_room() {
+        return Some("the epoch has too many gaps, restart the agent");
+    }
+    None
+}
+
+fn insert_blocks(connection: &mut Conn, fresh: &[&Arriving]) -> Tx<()> {
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    for (index, arriving) in fresh.iter().enumerate() {
+        let header = &arriving.header;
+        let start_ms = arriving.corrected_start_ms;
+        let end_ms = start_ms + i64::from(header.step_ms) * i64::from(header.ticks);
+        bytes += arriving.bytes.len();
+        rows.push(NewBlock {
+            tier: TIER_PUSHED,
+            start_ms,
+            host: header.host.0.as_slice(),
+            part: part_of(&(header.epoch, header.seq)),
+            end_ms,
+            stored_ms: arriving.received_ms,
+            samples: arriving.values,
+            skewed: arriving.skew_ms.saturating_abs() > limit::CLOCK_SKEW_MS_MAX,
+            bytes: arriving.bytes.as_slice(),
+        });
+        let next = fresh.get(index + 1).map_or(usize::MAX, |next| next.bytes.len());
+        if rows.len() >= INSERT_ROWS_MAX || bytes.saturating_add(next) > INSERT_BYTES_MAX {
+            insert_many!(connection, block::table, &rows)?;
+            (rows, bytes) = (Vec::new(), 0);
+        }
+    }
+    Ok(())
+}
+
+/// Names a row among those of one host that start at the same time.
+pub(super) fn part_of(what: &impl Hash) -> i64 {
+    // SipHash with fixed keys: the same name on every server, of this release at least; nothing depends on more.
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    signed(hasher.finish())
+}
+
+/// When each host was seen, how its clock stands, and its last values.
+fn save_states(connection: &mut Conn, arrivals: &[Arriving], fresh: &[&Arriving]) -> Tx<()> {
+    let mut hosts: BTreeMap<HostId, &Arriving> = BTreeMap::new();
+    for arriving in arrivals {
+        let entry = hosts.entry(arriving.header.host).or_insert(arriving);
+        if arriving.received_ms >= entry.received_ms {
+            *entry = arriving;
+        }
+    }
+    let mut latest: HashMap<HostId, (i64, &Arriving)> = HashMap::new();
+    for arriving in fresh.iter().filter(|arriving| !arriving.urgent.last.is_empty()) {
+        let at_ms = arriving.urgent.at_ms.saturating_add(arriving.corrected_start_ms - arriving.header.start_ms);
+        let entry = latest.entry(arriving.header.host).or_insert((at_ms, arriving));
+        if at_ms >= entry.0 {
+            *entry = (at_ms, arriving);
+        }
+    }
+    let ids: Vec<&[u8]> = hosts.keys().map(|host| host.0.as_slice()).collect();
+    let rows: Vec<(Vec<u8>, i64, i64)> = host_state::table
+        .filter(host_state::host.eq_any(&ids))
+        .select((host_state::host, host_state::seen_ms, host_state::last_at_ms))
+        .load(connection)?;
+    let mut states = HashMap::new();
+    for (host, seen_ms, last_at_ms) in rows {
+        states.insert(super::host_id(&host)?, (seen_ms, last_at_ms));
+    }
+    for (host, arriving) in hosts {
+        let newest = latest.get(&host).map(|(at_ms, arriving)| (*at_ms, read::encode_last(&arriving.urgent.last)));
+        let Some((seen_ms, last_at_ms)) = states.get(&host).copied() else {
+            let (at_ms, values) = newest.unwrap_or_default();
+            diesel::insert_into(host_state::table)
+                .values((
+                    host_state::host.eq(host.0.as_slice()),
+                    host_state::seen_ms.eq(arriving.received_ms),
+                    host_state::skew_ms.eq(arriving.skew_ms),
+                    host_state::last_at_ms.eq(at_ms),
+                    host_state::last_values.eq(values),
+                ))
+                .execute(connection)?;
+            continue;
+        };
+        let seen =
+            (host_state::seen_ms.eq(arriving.received_ms.max(seen_ms)), host_state::skew_ms.eq(arriving.skew_ms));
+        let row = host_state::table.find(host.0.as_slice());
+        match newest {
+            Some((at_ms, values)) if at_ms >= last_at_ms => {
+                let last = (host_state::last_at_ms.eq(at_ms), host_state::last_values.eq(values));
+                diesel::update(row).set((seen, last)).execute(connection)?;
+            }
+            _ => {
+                diesel::update(row).set(seen).execute(connection)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn load_known(
+    connection: &mut Conn,
+    store: &Store,
+    arrivals: &[Arriving],
+    trusted: bool,
+) -> Tx<HashMap<HostId, Known>> {
+    let mut known = HashMap::new();
+    let mut asked = BTreeSet::new();
+    {
+        let cache = store.inner.known.lock().unwrap_or_else(PoisonError::into_inner);
+        for arriving in arrivals {
+            let host = arriving.header.host;
+            match cache.get(&host).filter(|_| trusted) {
+                Some(what) => {
+                    known.entry(host).or_insert_with(|| Known::clone(what));
+                }
+                None => {
+                    known.insert(host, Known::default());
+                    asked.insert(host);
+                }
+            }
+        }
+    }
+    if asked.is_empty() {
+        return Ok(known);
+    }
+    let ids: Vec<&[u8]> = asked.iter().map(|host| host.0.as_slice()).collect();
+    let rows: Vec<(Vec<u8>, i64, Vec<u8>)> = entity::table
+        .filter(entity::host.eq_any(&ids))
+        .select((entity::host, entity::id, entity::record))
+        .load(connection)?;
+    for (host, id, record) in rows {
+        if let Some(known) = known.get_mut(&super::host_id(&host)?) {
+            known.entities.insert(EntityId(super::unsigned(id)), hash_of(&record));
+        }
+    }
+    let rows: Vec<(Vec<u8>, i64, i64, i64)> = series_group::table
+        .filter(series_group::host.eq_any(&ids))
+        .select((series_group::host, series_group::entity, series_group::layout, series_group::last_ms))
+        .load(connection)?;
+    for (host, id, layout, last_ms) in rows {
+        if let Some(known) = known.get_mut(&super::host_id(&host)?) {
+            let group = (EntityId(super::unsigned(id)), LayoutId(super::unsigned(layout)));
+            known.groups.insert(group, last_ms);
+        }
+    }
+    Ok(known)
+}
+
+fn hash_of(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Adds the layouts that are new, and returns those that this process did not know.
+fn save_layouts(connection: &mut Conn, store: &Store, arrivals: &[Arriving]) -> Tx<Vec<(LayoutId, Arc<Layout>)>> {
+    let mut said: BTreeMap<LayoutId, &Layout> = BTreeMap::new();
+    let mut wanted: BTreeSet<LayoutId> = BTreeSet::new();
+    for arriving in arrivals {
+        let layouts = arriving.dictionary.layouts.iter().map(|layout| (layout.id(), layout));
+        said.extend(layouts.filter(|(id, _)| store.layout(*id).is_none()));
+        wanted.extend(arriving.keys.iter().map(|(_, id)| *id).filter(|id| store.layout(*id).is_none()));
+    }
+    wanted.extend(said.keys());
+    let mut learned = read::load_layouts(connection, wanted.iter().copied())?;
+    let there: HashSet<LayoutId> = learned.iter().map(|(id, _)| *id).collect();
+    for (id, new) in said.into_iter().filter(|(id, _)| !there.contains(id)) {
+        diesel::insert_into(layout::table)
+            .values((layout::id.eq(signed(id.0)), layout::bytes.eq(new.encode())))
+            .execute(connection)?;
+        learned.push((id, Arc::new(new.clone())));
+    }
+    Ok(learned)
+}
+
+fn save_entities(connection: &mut Conn, arrivals: &[Arriving], known: &mut HashMap<HostId, Known>) -> Tx<()> {
+    for arriving in arrivals {
+        let host = arriving.header.host;
+        let known = known.entry(host).or_default();
+        for said in &arriving.dictionary.entities {
+            let record = said.encode();
+            let hash = hash_of(&record);
+            match known.entities.insert(said.id, hash) {
+                Some(before) if before == hash => {}
+                Some(_) => {
+                    diesel::update(entity::table.find((host.0.as_slice(), signed(said.id.0))))
+                        .set((entity::record.eq(record), entity::updated_ms.eq(arriving.received_ms)))
+                        .execute(connection)?;
+                }
+                None => {
+                    diesel::insert_into(entity::table)
+                        .values((
+                            entity::host.eq(host.0.as_slice()),
+                            entity::id.eq(signed(said.id.0)),
+                            entity::first_ms.eq(arriving.received_ms),
+                            entity::updated_ms.eq(arriving.received_ms),
+                            entity::record.eq(record),
+                        ))
+                        .execute(connection)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Which groups each host has, from when to when; the end is written once an hour.
+fn save_groups(connection: &mut Conn, fresh: &[&Arriving], known: &mut HashMap<HostId, Known>) -> Tx<()> {
+    let mut new: BTreeMap<(HostId, EntityId, LayoutId), (i64, i64)> = BTreeMap::new();
+    for arriving in fresh {
+        let header = &arriving.header;
+        let start_ms = arriving.corrected_start_ms;
+        let end_ms = start_ms + i64::from(header.step_ms) * i64::from(header.ticks);
+        let known = known.entry(header.host).or_default();
+        for (entity, layout) in &arriving.keys {
+            match known.groups.get(&(*entity, *layout)) {
+                Some(last_ms) if end_ms < last_ms + SEEN_LAG_MS => {}
+                Some(_) => {
+                    let row = (header.host.0.as_slice(), signed(entity.0), signed(layout.0));
+                    diesel::update(series_group::table.find(row))
+                        .set(series_group::last_ms.eq(end_ms))
+                        .execute(connection)?;
+                    known.groups.insert((*entity, *layout), end_ms);
+                }
+                None => {
+                    let span = new.entry((header.host, *entity, *layout)).or_insert((start_ms, end_ms));
+                    *span = (span.0.min(start_ms), span.1.max(end_ms));
+                }
+            }
+        }
+    }
+    let mut rows = Vec::new();
+    for ((host, entity, layout), (first_ms, last_ms)) in &new {
+        known.entry(*host).or_default().groups.insert((*entity, *layout), *last_ms);
+        rows.push(NewGroup {
+            host: host.0.as_slice(),
+            entity: signed(entity.0),
+            layout: signed(layout.0),
+            first_ms: *first_ms,
+            last_ms: *last_ms,
+        });
+    }
+    for rows in rows.chunks(INSERT_ROWS_MAX) {
+        insert_many!(connection, series_group::table, rows)?;
+    }
+    Ok(())
+}
+
+fn name_unknown(store: &Store, arrivals: &[Arriving], pushed: &mut Pushed) {
+    let learned: HashSet<LayoutId> = pushed.layouts.iter().map(|(id, _)| *id).collect();
+    for (arriving, outcome) in arrivals.iter().zip(&mut pushed.outcomes) {
+        let Some(known) = pushed.known.get(&arriving.header.host) else { continue };
+        let layouts: BTreeSet<LayoutId> = arriving.keys.iter().map(|(_, layout)| *layout).collect();
+        let entities: BTreeSet<EntityId> = arriving.keys.iter().map(|(entity, _)| *entity).collect();
+        outcome.unknown_layouts =
+            layouts.into_iter().filter(|id| !learned.contains(id) && store.layout(*id).is_none()).collect();
+        outcome.unknown_entities = entities.into_iter().filter(|id| !known.entities.contains_key(id)).collect();
+    }
+}

@@ -1,1 +1,6 @@
-//! placeholder
+//! The rooms of the server.
+
+pub mod forecast;
+pub mod model;
+pub mod replay;
+pub mod series;

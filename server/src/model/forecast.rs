@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct Forecast {
     /// Which of the four states the series is in.
     pub state: State,
+    /// Whether a warning stands. A breach does not end it.
+    pub warned: bool,
     /// Probability (0..=1) that the series is held over the threshold within the horizon.
     pub probability: f64,
     /// Moment of judgement: the end of the last closed bucket, unix milliseconds.
@@ -29,7 +31,7 @@ pub struct Forecast {
 
 /// Exactly one of four; "ok" is never said of a series that is over its threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(tag = "state", rename_all = "snake_case")]
+#[serde(tag = "is", rename_all = "snake_case")]
 pub enum State {
     /// Nothing can be said, and why.
     NoForecast {
@@ -76,6 +78,11 @@ pub enum Reason {
         /// Age of the last bucket with a sample.
         age_ms: i64,
         /// The oldest that is accepted.
+        limit_ms: i64,
+    },
+    /// More buckets lie within the horizon than are remembered for it.
+    HorizonTooLong {
+        /// The longest horizon at this bucket length.
         limit_ms: i64,
     },
     /// The threshold or the horizon is not a usable number.

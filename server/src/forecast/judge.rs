@@ -1,0 +1,320 @@
+//! From what was learnt to a probability and a time: the experts, weighed by their own errors,
+//! against one threshold. Reads a memory, changes nothing.
+
+use super::learn::{HELD_BUCKETS, Memory};
+use super::settings::Model;
+
+/// Trends below this support claim nothing.
+const SUPPORT_MIN: f64 = 1.5;
+/// Past states that show how a rise runs.
+const SHAPES_MAX: usize = 24;
+
+/// A probability with what it rests on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Verdict {
+    pub(crate) probability: f64,
+    /// Buckets until the crossing, if it comes.
+    pub(crate) ahead: f64,
+    /// Range of `ahead`: one in ten before, one in ten after.
+    pub(crate) ahead_range: (f64, f64),
+    /// Independent horizons of comparable past.
+    pub(crate) horizons: f64,
+    /// Probability by the past alone.
+    pub(crate) record: f64,
+    /// Probability by the present trend alone, and which window.
+    pub(crate) trend: Option<(usize, f64)>,
+    /// Strongest expert, its weight, what it expects.
+    pub(crate) best: Option<(usize, f64, f64)>,
+    /// Highest level expected within the horizon.
+    pub(crate) expected: f64,
+    /// How much each past state resembles the present one.
+    pub(crate) weights: Vec<f32>,
+}
+
+/// Room for the weights of past states, reused between steps.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scratch {
+    weights: Vec<f32>,
+}
+
+/// Judges the newest bucket against `threshold`.
+pub(crate) fn judge(m: &Memory, threshold: f64, model: &Model, scratch: &mut Scratch) -> Verdict {
+    let now = &m.now;
+    let h = m.horizon as f64;
+    let k = m.len().saturating_sub(1);
+    let gap = threshold - now.level;
+    let halflife = model.halflife_ms as f64 / model.step_ms as f64;
+    let mut verdict = Verdict {
+        expected: now.level,
+        ..Verdict::default()
+    };
+
+    // The best supported trend stands in while there is little past, corrected by its own record.
+    let mut trend = 0.0;
+    let mut trend_level = now.level;
+    let mut best_support = f64::NEG_INFINITY;
+    let shortest = (m.horizon / 8).max(6);
+    for (index, (t, record)) in now.trends.iter().zip(&m.records).enumerate() {
+        let gain = t.up - now.level;
+        if t.window < shortest || t.support <= SUPPORT_MIN || gain <= 1e-9 * now.noise {
+            continue;
+        }
+        let spread = model.trend_error_ratio * gain + 3.0 * now.noise;
+        let faith = ((t.support - SUPPORT_MIN) / 3.0 + 0.25).min(1.0);
+        let mut p = upper_tail((threshold - t.up) / spread) * faith;
+        if !record.at.is_empty() {
+            let (mut all, mut over) = (0.0_f64, 0.0_f64);
+            let gain_log = gain.ln();
+            let need = gap / gain;
+            for ((at, ratio), claim) in record.at.iter().zip(&record.ratio).zip(&record.claim_log) {
+                let z = (f64::from(*claim) - gain_log) / 1.1;
+                let w =
+                    (-((k - at) as f64) / halflife * std::f64::consts::LN_2 - 0.5 * z * z).exp();
+                all += w;
+                if f64::from(*ratio) >= need {
+                    over += w;
+                }
+            }
+            let n = all * m.stride as f64 / h * now.teeth * model.record_weight;
+            p = (n * over / (all + 1e-12) + p) / (n + 1.0);
+        }
+        let support = t.support * (t.window as f64).sqrt();
+        if support > best_support {
+            best_support = support;
+            trend = p;
+            trend_level = t.up;
+            verdict.trend = Some((index, p));
+        }
+    }
+
+    let past = m.at.len();
+    let mut probability = trend;
+    let mut expected = trend_level.max(now.level);
+    if past >= 3 {
+        weigh(m, k, halflife, &mut scratch.weights);
+        let weights = &scratch.weights;
+        let total: f64 = f64::from(sum(weights));
+        let horizons = total * m.stride as f64 / h * 3.0 * now.teeth;
+        let inverse = 1.0 / total;
+        let mut loss_min = f64::INFINITY;
+        let mut table: Vec<(f64, f64, f64)> = Vec::with_capacity(m.experts.len());
+        for (e, errors) in m.errors.iter().enumerate() {
+            if k < m.ready_at[e] {
+                table.push((f64::INFINITY, 0.0, 0.0));
+                continue;
+            }
+            let mean = f64::from(dot(weights, errors)) * inverse;
+            let need = (threshold - now.experts[e]) as f32;
+            let slack = 1e-6 * now.noise as f32;
+            let (away, over) = spread(weights, errors, mean as f32, need - slack);
+            let loss = f64::from(away) * inverse + 0.5 * now.noise + 0.15 * mean.abs();
+            loss_min = loss_min.min(loss);
+            table.push((loss, mean, f64::from(over) * inverse));
+        }
+        let (mut share, mut over, mut level) = (0.0, 0.0, 0.0);
+        let mut best = (0, 0.0, 0.0);
+        for (e, (loss, mean, p)) in table.iter().enumerate() {
+            if !loss.is_finite() {
+                continue;
+            }
+            let w = (loss / loss_min).powf(-model.selection_power);
+            share += w;
+            over += w * p;
+            level += w * (now.experts[e] + mean);
+            if w > best.1 {
+                best = (e, w, now.experts[e] + mean);
+            }
+        }
+        verdict.record = over / share;
+        verdict.best = Some((best.0, best.1 / share, best.2));
+        let n0 = model.prior_horizons;
+        probability = (horizons * over / share + n0 * trend) / (horizons + n0);
+        expected = (horizons * level / share + n0 * expected) / (horizons + n0);
+        verdict.horizons = horizons;
+    }
+    if model.band_points > 0 {
+        verdict.weights.clone_from(&scratch.weights);
+    }
+    if gap <= 0.0 {
+        probability = probability.max(0.5);
+    }
+    verdict.probability = probability.clamp(0.0, 1.0);
+    verdict.expected = expected;
+    let gain = expected - now.level;
+    verdict.ahead = if gain > 1e-9 * now.noise {
+        h * gap.max(0.0) / gain
+    } else {
+        1.25 * h
+    };
+    if verdict.probability >= model.off_probability
+        && past >= 3
+        && gain > 1e-9 * now.noise
+        && verdict.horizons > 0.3
+    {
+        shape(m, gap, gain, &scratch.weights, &mut verdict);
+    }
+    verdict.ahead = verdict.ahead.clamp(1.0, 1.25 * h);
+    verdict.ahead_range = (verdict.ahead * 0.6, verdict.ahead * 1.6);
+    verdict
+}
+
+/// How much each past state resembles this one.
+fn weigh(m: &Memory, k: usize, halflife: f64, weights: &mut Vec<f32>) {
+    let now = &m.now;
+    weights.clear();
+    weights.resize(m.at.len(), 0.0);
+    let rise_scale = (1.0 / (0.3 * now.rise).max(4.0 * now.noise)) as f32;
+    let depth_scale = (1.0 / (0.2 * now.range + 4.0 * now.noise)) as f32;
+    let age_scale = (std::f64::consts::LN_2 / halflife) as f32;
+    let (rise, depth) = (now.rise as f32, now.depth as f32);
+    let states = m.at.iter().zip(&m.past_rise).zip(&m.past_depth);
+    for (w, ((at, r), d)) in weights.iter_mut().zip(states) {
+        let zr = (r - rise) * rise_scale;
+        let zd = (d - depth) * depth_scale;
+        let age = (k - at) as f32 * age_scale;
+        *w = exp_approx(-0.5 * (zr * zr + zd * zd) - age) + 1e-9;
+    }
+    if let Some(day) = m.day
+        && k > 2 * day
+    {
+        // The same phase of the day counts more once there are two days.
+        for (w, at) in weights.iter_mut().zip(&m.at) {
+            let apart = ((k - at + day / 2) % day).abs_diff(day / 2) as f32 / day as f32;
+            let z = apart / 0.06;
+            *w *= 0.35 + exp_approx(-0.5 * z * z);
+        }
+    }
+}
+
+/// The time a rise takes to reach the needed share, as it did in the most similar past.
+fn shape(m: &Memory, gap: f64, gain: f64, weights: &[f32], verdict: &mut Verdict) {
+    let mut order: Vec<u32> = (0..weights.len() as u32).collect();
+    let by_weight = |a: &u32, b: &u32| weights[*b as usize].total_cmp(&weights[*a as usize]);
+    if order.len() > SHAPES_MAX {
+        order.select_nth_unstable_by(SHAPES_MAX - 1, by_weight);
+        order.truncate(SHAPES_MAX);
+    }
+    let top = order
+        .iter()
+        .map(|i| weights[*i as usize])
+        .fold(0.0, f32::max);
+    let need = (gap / gain).min(1.0);
+    let mut times: Vec<(usize, f32)> = Vec::with_capacity(order.len());
+    for i in order {
+        let i = i as usize;
+        if weights[i] <= 0.05 * top {
+            continue;
+        }
+        let at = m.at[i];
+        let rise = m.outcome[i] - m.level[at];
+        if rise <= 3.0 * m.now.noise {
+            continue;
+        }
+        let target = m.level[at] + need * rise;
+        let slack = 1e-12 * rise;
+        let path = &m.held[at + 1..(at + m.horizon + HELD_BUCKETS).min(m.held.len())];
+        let after = path.iter().position(|s| *s >= target - slack).unwrap_or(0) + 1;
+        times.push((after, weights[i]));
+    }
+    if times.len() < 3 {
+        return;
+    }
+    times.sort_by_key(|t| t.0);
+    let half = 0.5 * times.iter().map(|t| t.1).sum::<f32>();
+    let mut run = 0.0;
+    let mut middle = times[0].0;
+    for (after, w) in &times {
+        run += w;
+        middle = *after;
+        if run >= half {
+            break;
+        }
+    }
+    let a = verdict.horizons / (verdict.horizons + 1.0);
+    // A level is called held only when it has stood for three buckets: the rise came two earlier.
+    let middle = (middle.saturating_sub(HELD_BUCKETS - 1)).max(1) as f64;
+    verdict.ahead = a * middle + (1.0 - a) * verdict.ahead;
+}
+
+/// Upper tail of the normal distribution (Abramowitz and Stegun 7.1.26; error below 2e-7).
+pub(crate) fn upper_tail(z: f64) -> f64 {
+    if !z.is_finite() {
+        return if z > 0.0 { 0.0 } else { 1.0 };
+    }
+    let x = z.abs() / std::f64::consts::SQRT_2;
+    let t = 1.0 / (1.0 + 0.327_591_1 * x);
+    let series = t
+        * (0.254_829_592
+            + t * (-0.284_496_736
+                + t * (1.421_413_741 + t * (-1.453_152_027 + t * 1.061_405_429))));
+    let tail = 0.5 * series * (-x * x).exp();
+    if z >= 0.0 { tail } else { 1.0 - tail }
+}
+
+/// `e^x` for x <= 0, good to about 1e-4, in a form that vectorises.
+#[inline]
+fn exp_approx(x: f32) -> f32 {
+    let y = (x * std::f32::consts::LOG2_E).max(-126.0);
+    let whole = y.floor();
+    let part = y - whole;
+    let curve = 1.0
+        + part
+            * (std::f32::consts::LN_2
+                + part
+                    * (0.240_227
+                        + part * (0.055_504 + part * 0.009_618 + part * part * 0.001_333)));
+    f32::from_bits(((whole as i32 + 127) as u32) << 23) * curve
+}
+
+const LANES: usize = 8;
+
+fn sum(values: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    let chunks = values.chunks_exact(LANES);
+    let rest: f32 = chunks.remainder().iter().sum();
+    for chunk in chunks {
+        for (lane, v) in lanes.iter_mut().zip(chunk) {
+            *lane += v;
+        }
+    }
+    lanes.iter().sum::<f32>() + rest
+}
+
+fn dot(weights: &[f32], values: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    let (a, b) = (weights.chunks_exact(LANES), values.chunks_exact(LANES));
+    let rest: f32 = a
+        .remainder()
+        .iter()
+        .zip(b.remainder())
+        .map(|(w, v)| w * v)
+        .sum();
+    for (w, v) in a.zip(b) {
+        for ((lane, w), v) in lanes.iter_mut().zip(w).zip(v) {
+            *lane += w * v;
+        }
+    }
+    lanes.iter().sum::<f32>() + rest
+}
+
+/// Weighted mean distance from `mean` and weighted share at or above `need`, both unnormalised.
+fn spread(weights: &[f32], values: &[f32], mean: f32, need: f32) -> (f32, f32) {
+    let mut away = [0.0_f32; LANES];
+    let mut over = [0.0_f32; LANES];
+    let (a, b) = (weights.chunks_exact(LANES), values.chunks_exact(LANES));
+    let (mut rest_away, mut rest_over) = (0.0, 0.0);
+    for (w, v) in a.remainder().iter().zip(b.remainder()) {
+        rest_away += w * (v - mean).abs();
+        rest_over += if *v >= need { *w } else { 0.0 };
+    }
+    for (w, v) in a.zip(b) {
+        for lane in 0..LANES {
+            away[lane] += w[lane] * (v[lane] - mean).abs();
+            over[lane] += if v[lane] >= need { w[lane] } else { 0.0 };
+        }
+    }
+    (
+        away.iter().sum::<f32>() + rest_away,
+        over.iter().sum::<f32>() + rest_over,
+    )
+}

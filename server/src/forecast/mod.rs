@@ -1,0 +1,439 @@
+//! The forecast: will this series cross its threshold within the horizon, how surely, and when.
+//! One pure step function; live rounds, backtests and the command line all fold it. No I/O, no
+//! clock, no knowledge of hosts, rules or channels.
+
+mod band;
+mod judge;
+mod learn;
+mod settings;
+
+use std::collections::VecDeque;
+
+use crate::model::forecast::{Because, Forecast, Reason, State as Answer};
+use crate::series::{Closed, Gridder};
+use judge::{Scratch, Verdict, judge};
+use learn::Memory;
+pub use settings::{MODEL_VERSION, Model};
+
+const DAY_MS: i64 = 86_400_000;
+/// Past states kept per horizon: closer ones tell nothing new.
+const STATES_PER_HORIZON: usize = 12;
+/// A sample older than this many usual distances is stale.
+const STALE_DISTANCES: usize = 3;
+/// Distances between samples that are remembered, to know the usual one.
+const DISTANCES_MAX: usize = 64;
+/// Gaps are counted over at least this many recent buckets.
+const GAP_BUCKETS_MIN: usize = 96;
+/// The memory is cut to its window whenever a bucket number divides by this, so that a state
+/// carried for months and one rebuilt from the store hold the same buckets.
+const CUT_EVERY_BUCKETS: i64 = 288;
+
+/// What is carried from step to step for one series, threshold and horizon.
+#[derive(Clone, Debug)]
+pub struct State {
+    horizon_ms: i64,
+    gridder: Gridder,
+    window: Window,
+    memory: Memory,
+    scratch: Scratch,
+    closed_ms: i64,
+    warning: bool,
+    confirmed: u32,
+    verdict: Verdict,
+}
+
+/// The retained buckets, and how regularly they came.
+#[derive(Clone, Debug, Default)]
+struct Window {
+    /// Bucket number of the first mean.
+    first: i64,
+    /// Means, `NaN` where there was no sample.
+    means: VecDeque<f64>,
+    last_value: Option<f64>,
+    /// Buckets since the last one with a sample.
+    age: usize,
+    distances: VecDeque<u32>,
+}
+
+impl Window {
+    /// Takes a bucket; gives the value to learn and whether it is too old to teach.
+    fn push(&mut self, number: i64, mean: f64) -> Option<(f64, bool)> {
+        if mean.is_finite() {
+            if self.last_value.is_some() {
+                self.distances.push_back(self.age as u32 + 1);
+                if self.distances.len() > DISTANCES_MAX {
+                    self.distances.pop_front();
+                }
+            }
+            self.last_value = Some(mean);
+            self.age = 0;
+        } else {
+            self.age += 1;
+        }
+        let value = self.last_value?;
+        if self.means.is_empty() {
+            self.first = number;
+        }
+        self.means.push_back(mean);
+        Some((value, self.age > self.stale_after()))
+    }
+
+    /// The usual distance between buckets with a sample: the lower quartile, so that random gaps
+    /// do not pass for a slow rhythm.
+    fn distance(&self) -> usize {
+        if self.distances.is_empty() {
+            return 1;
+        }
+        let mut sorted: Vec<u32> = self.distances.iter().copied().collect();
+        sorted.sort_unstable();
+        (sorted[sorted.len() / 4] as usize).max(1)
+    }
+
+    fn stale_after(&self) -> usize {
+        STALE_DISTANCES * self.distance()
+    }
+
+    /// Share of the expected samples that the last `buckets` lack.
+    fn missing_ratio(&self, buckets: usize) -> f64 {
+        let span = buckets.min(self.means.len());
+        let seen = self
+            .means
+            .iter()
+            .rev()
+            .take(span)
+            .filter(|m| m.is_finite())
+            .count();
+        let expected = (span / self.distance()).max(1);
+        (1.0 - seen as f64 / expected as f64).max(0.0)
+    }
+}
+
+impl State {
+    /// The empty state for a horizon.
+    #[must_use]
+    pub fn new(horizon_ms: i64, model: &Model) -> Self {
+        let step_ms = model.step_ms.max(1);
+        Self {
+            horizon_ms,
+            gridder: Gridder::new(step_ms, model.close_after_ms),
+            window: Window::default(),
+            memory: empty_memory(horizon_ms, model),
+            scratch: Scratch::default(),
+            closed_ms: 0,
+            warning: false,
+            confirmed: 0,
+            verdict: Verdict::default(),
+        }
+    }
+
+    /// Whether a warning stands.
+    #[must_use]
+    pub fn warned(&self) -> bool {
+        self.warning
+    }
+
+    /// Lets a warning stand that was given before this state was rebuilt.
+    #[must_use]
+    pub fn with_warning(mut self, standing: bool) -> Self {
+        self.warning = standing;
+        self
+    }
+
+    /// Points that came too late for their bucket, or were unusable, so far.
+    #[must_use]
+    pub fn left_out(&self) -> u64 {
+        self.gridder.late() + self.gridder.refused()
+    }
+
+    /// Whether the newest bucket has a sample and is over.
+    fn is_over(&self, threshold: f64) -> bool {
+        self.window.age == 0
+            && self
+                .window
+                .last_value
+                .is_some_and(|value| value >= threshold)
+    }
+
+    fn take(&mut self, bucket: Closed, threshold: Option<f64>, model: &Model) {
+        let step_ms = model.step_ms.max(1);
+        let number = bucket.end_ms.div_euclid(step_ms);
+        let Some((value, void)) = self.window.push(number, bucket.mean) else {
+            return;
+        };
+        self.closed_ms = bucket.end_ms;
+        self.memory.push(value, void);
+        if number.rem_euclid(CUT_EVERY_BUCKETS) == 0 {
+            self.cut(number, model);
+        }
+        let Some(threshold) = threshold else { return };
+        if void || self.memory.len() < buckets_needed(self.memory.horizon, model) {
+            return;
+        }
+        self.verdict = judge(&self.memory, threshold, model, &mut self.scratch);
+        self.confirm(model);
+    }
+
+    /// Forgets what lies before the window, by learning the rest afresh.
+    fn cut(&mut self, number: i64, model: &Model) {
+        let from = number - model.window_buckets as i64 + 1;
+        if self.window.first >= from {
+            return;
+        }
+        let kept: Vec<f64> = self
+            .window
+            .means
+            .iter()
+            .skip((from - self.window.first) as usize)
+            .copied()
+            .collect();
+        self.window = Window::default();
+        self.memory = empty_memory(self.horizon_ms, model);
+        for (number, mean) in (from..).zip(kept) {
+            if let Some((value, void)) = self.window.push(number, mean) {
+                self.memory.push(value, void);
+            }
+        }
+    }
+
+    /// A warning needs several evaluations to start and a much lower probability to end.
+    fn confirm(&mut self, model: &Model) {
+        let p = self.verdict.probability;
+        if self.warning {
+            if p < model.off_probability {
+                self.warning = false;
+                self.confirmed = 0;
+            }
+            return;
+        }
+        self.confirmed = if p >= model.on_probability {
+            self.confirmed + 1
+        } else {
+            0
+        };
+        self.warning = self.confirmed >= model.confirm_buckets;
+    }
+}
+
+fn empty_memory(horizon_ms: i64, model: &Model) -> Memory {
+    let step_ms = model.step_ms.max(1);
+    let horizon = (horizon_ms / step_ms).clamp(1, horizon_buckets_max(model)) as usize;
+    let day = DAY_MS / step_ms;
+    let sensible = DAY_MS % step_ms == 0 && day >= 24 && day * 2 <= model.window_buckets as i64;
+    let stride = (horizon / STATES_PER_HORIZON).max(1);
+    Memory::new(horizon, sensible.then_some(day as usize), stride)
+}
+
+fn horizon_buckets_max(model: &Model) -> i64 {
+    (model.window_buckets as i64 / 2).max(1)
+}
+
+fn buckets_needed(horizon: usize, model: &Model) -> usize {
+    model.buckets_min.max(horizon / 8).max(6)
+}
+
+/// Takes new points (any order, unix milliseconds) and says what they mean at `now_ms`.
+///
+/// The horizon is that of the state; another horizon needs a state of its own.
+#[must_use]
+pub fn step(
+    state: State,
+    new_points: &[(i64, f64)],
+    threshold: f64,
+    horizon_ms: i64,
+    now_ms: i64,
+    model: &Model,
+) -> (State, Forecast) {
+    let judged = threshold.is_finite().then_some(threshold);
+    let state = advance(state, new_points, judged, horizon_ms, now_ms, model);
+    let said = answer(&state, threshold, now_ms, model);
+    (state, said)
+}
+
+/// Learns points without judging them: how a state is rebuilt from the store in a fraction of the
+/// time. The next [`step`] judges as if the state had been carried; a standing warning is handed
+/// over with [`State::with_warning`].
+#[must_use]
+pub fn learn(
+    state: State,
+    new_points: &[(i64, f64)],
+    horizon_ms: i64,
+    now_ms: i64,
+    model: &Model,
+) -> State {
+    advance(state, new_points, None, horizon_ms, now_ms, model)
+}
+
+/// Judges a whole history: the fold of [`step`] from the empty state.
+#[must_use]
+pub fn assess(
+    history: &[(i64, f64)],
+    threshold: f64,
+    horizon_ms: i64,
+    now_ms: i64,
+    model: &Model,
+) -> (State, Forecast) {
+    step(
+        State::new(horizon_ms, model),
+        history,
+        threshold,
+        horizon_ms,
+        now_ms,
+        model,
+    )
+}
+
+fn advance(
+    mut state: State,
+    new_points: &[(i64, f64)],
+    threshold: Option<f64>,
+    horizon_ms: i64,
+    now_ms: i64,
+    model: &Model,
+) -> State {
+    let step_ms = model.step_ms.max(1);
+    let newest = state.gridder.closable(now_ms);
+    // The same cut that a carried state has made by now.
+    let cut_at = newest - newest.rem_euclid(CUT_EVERY_BUCKETS);
+    let oldest_ms = cut_at
+        .saturating_sub(model.window_buckets as i64)
+        .saturating_mul(step_ms);
+    if state.horizon_ms != horizon_ms || (state.closed_ms != 0 && state.closed_ms <= oldest_ms) {
+        state = State::new(horizon_ms, model).with_warning(state.warning);
+    }
+    let mut points: Vec<(i64, f64)> = new_points
+        .iter()
+        .copied()
+        .filter(|p| p.0 > oldest_ms && p.0 <= now_ms.saturating_add(step_ms))
+        .collect();
+    points.sort_by_key(|p| p.0);
+    for (t_ms, value) in points {
+        state.gridder.add(t_ms, value);
+    }
+    for bucket in state.gridder.close(now_ms) {
+        state.take(bucket, threshold, model);
+    }
+    state
+}
+
+fn refusal(state: &State, threshold: f64, now_ms: i64, model: &Model) -> Option<Reason> {
+    let step_ms = model.step_ms.max(1);
+    if !threshold.is_finite() || state.horizon_ms <= 0 {
+        return Some(Reason::BadQuestion);
+    }
+    let limit = horizon_buckets_max(model);
+    if state.horizon_ms / step_ms > limit {
+        return Some(Reason::HorizonTooLong {
+            limit_ms: limit * step_ms,
+        });
+    }
+    let seen_ms = state.closed_ms - state.window.age as i64 * step_ms;
+    let limit_ms = state.window.stale_after() as i64 * step_ms + model.close_after_ms + step_ms;
+    if state.memory.len() > 0 && now_ms.saturating_sub(seen_ms) > limit_ms {
+        return Some(Reason::Stale {
+            age_ms: now_ms.saturating_sub(seen_ms),
+            limit_ms,
+        });
+    }
+    if state.is_over(threshold) {
+        // A fact needs no history.
+        return None;
+    }
+    let need = buckets_needed(state.memory.horizon, model);
+    if state.memory.len() < need {
+        return Some(Reason::TooShort {
+            have_ms: state.memory.len() as i64 * step_ms,
+            need_ms: need as i64 * step_ms,
+        });
+    }
+    let missing_ratio = state
+        .window
+        .missing_ratio(GAP_BUCKETS_MIN.max(2 * state.memory.horizon));
+    if missing_ratio > model.gap_ratio_max {
+        return Some(Reason::TooManyGaps {
+            missing_ratio,
+            limit_ratio: model.gap_ratio_max,
+        });
+    }
+    None
+}
+
+fn answer(state: &State, threshold: f64, now_ms: i64, model: &Model) -> Forecast {
+    let v = &state.verdict;
+    let step_ms = model.step_ms.max(1);
+    let at = |buckets: f64| state.closed_ms + (buckets * step_ms as f64) as i64;
+    let reason = refusal(state, threshold, now_ms, model);
+    let outcome = match reason {
+        Some(reason) => Answer::NoForecast { reason },
+        None if state.is_over(threshold) => Answer::Breached,
+        None if state.warning => Answer::Warning {
+            probability: v.probability,
+            earliest_ms: at(v.ahead_range.0),
+            likely_ms: at(v.ahead),
+            latest_ms: at(v.ahead_range.1),
+        },
+        None => Answer::Stable,
+    };
+    let said = reason.is_none();
+    Forecast {
+        state: outcome,
+        warned: state.warning,
+        probability: if said { v.probability } else { 0.0 },
+        at_ms: state.closed_ms,
+        value: state.memory.now.level,
+        threshold,
+        horizon_ms: state.horizon_ms,
+        likely_ms: (said && v.probability >= model.off_probability).then(|| at(v.ahead)),
+        reasons: if said {
+            reasons(state, model)
+        } else {
+            Vec::new()
+        },
+        band: if said {
+            band::band(&state.memory, v, state.closed_ms, model)
+        } else {
+            Vec::new()
+        },
+    }
+}
+
+fn reasons(state: &State, model: &Model) -> Vec<Because> {
+    let (m, v) = (&state.memory, &state.verdict);
+    let mut because = Vec::new();
+    let step_ms = model.step_ms.max(1);
+    if v.horizons > 0.0 {
+        because.push(Because::Record {
+            crossed_ratio: v.record,
+            horizons: v.horizons,
+        });
+    }
+    if let Some((index, weight_ratio, expects)) = v.best
+        && let Some(expert) = m.experts.get(index)
+    {
+        because.push(Because::Expert {
+            expert: *expert,
+            weight_ratio,
+            expects,
+        });
+    }
+    if let Some((index, probability)) = v.trend
+        && let Some(trend) = m.now.trends.get(index)
+    {
+        because.push(Because::Trend {
+            window_ms: trend.window as i64 * step_ms,
+            slope_per_hour: trend.slope * 3_600_000.0 / step_ms as f64,
+            probability,
+        });
+    }
+    if m.now.cap.is_finite() {
+        because.push(Because::Sawtooth {
+            period_ms: (m.now.tooth_period * step_ms as f64) as i64,
+            top: m.now.cap,
+        });
+    }
+    if let Some(since) = m.now.since_reset {
+        because.push(Because::Reset {
+            age_ms: since as i64 * step_ms,
+        });
+    }
+    because
+}

@@ -1,0 +1,327 @@
+//! What the forecast promises, on series made for the purpose: silent where nothing comes, early
+//! where something does, never a panic, never a look ahead.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod stories;
+
+use forewarn_server::forecast::{Model, State, assess, learn, step};
+use forewarn_server::model::forecast::{Forecast, Reason, State as Answer};
+use proptest::prelude::*;
+use stories::{DAY, START_MS, STEP_MS};
+
+const HOUR_MS: i64 = 3_600_000;
+
+fn model() -> Model {
+    Model {
+        close_after_ms: 0,
+        band_points: 0,
+        ..Model::default()
+    }
+}
+
+/// All answers of a replay, one a bucket.
+fn replay(values: &[f64], threshold: f64, horizon_ms: i64, model: &Model) -> Vec<Forecast> {
+    let mut state = State::new(horizon_ms, model);
+    let mut said = Vec::new();
+    for point in stories::points(values) {
+        let (next, answer) = step(state, &[point], threshold, horizon_ms, point.0, model);
+        state = next;
+        said.push(answer);
+    }
+    said
+}
+
+fn random_series(seed: u64, buckets: usize) -> Vec<f64> {
+    let mut dice = stories::Dice::new(seed);
+    let (level, noise) = (dice.between(5.0, 60.0), dice.between(0.01, 4.0));
+    let (slope, wave) = (dice.between(-0.05, 0.1), dice.between(0.0, 15.0));
+    let (tooth, period) = (dice.between(0.0, 20.0), dice.between(5.0, 90.0));
+    let step_at = dice.between(0.0, 1.5) * buckets as f64;
+    let rise = dice.between(-20.0, 20.0);
+    (0..buckets)
+        .map(|i| {
+            let t = i as f64;
+            level
+                + slope * t
+                + wave * (t / DAY as f64 * std::f64::consts::TAU).sin()
+                + tooth * (t / period).fract()
+                + if t > step_at { rise } else { 0.0 }
+                + noise * dice.normal()
+        })
+        .collect()
+}
+
+#[test]
+fn log_rotation_that_never_crosses_stays_silent() {
+    for seed in 0..24 {
+        let values = stories::log_rotation(seed, 12);
+        assert!(
+            values.iter().all(|v| *v < 90.0),
+            "seed {seed} is no silent story"
+        );
+        let said = replay(&values, 90.0, 24 * HOUR_MS, &model());
+        // A first tooth cannot be told from a fill: the promise holds once two rotations were seen.
+        let known = values
+            .windows(2)
+            .enumerate()
+            .filter(|(_, w)| w[1] < w[0] - 5.0)
+            .nth(1)
+            .map_or(0, |(i, _)| i + 3);
+        let late = said[known..].iter().position(|f| f.warned);
+        assert_eq!(late, None, "seed {seed}: warned after bucket {known}");
+    }
+}
+
+#[test]
+fn steady_fill_is_foreseen_hours_ahead() {
+    for seed in 0..6 {
+        let values = stories::steady_fill(seed, 10);
+        let crossing = values.iter().position(|v| *v >= 90.0).unwrap();
+        let said = replay(&values, 90.0, 24 * HOUR_MS, &model());
+        let first = said.iter().position(|f| f.warned).unwrap();
+        let lead_buckets = crossing.saturating_sub(first);
+        assert!(
+            (48..=400).contains(&lead_buckets),
+            "seed {seed}: lead {lead_buckets} buckets"
+        );
+        assert!(
+            said[first..crossing].iter().all(|f| f.warned),
+            "seed {seed}: the warning flaps"
+        );
+    }
+}
+
+#[test]
+fn breach_does_not_clear_a_warning() {
+    let values = stories::steady_fill(1, 10);
+    let said = replay(&values, 90.0, 24 * HOUR_MS, &model());
+    let over = said
+        .iter()
+        .position(|f| f.state == Answer::Breached)
+        .unwrap();
+    assert!(said[over - 1].warned && said[over].warned);
+    assert!(
+        said[over..]
+            .iter()
+            .all(|f| f.warned && f.state != Answer::Stable)
+    );
+}
+
+#[test]
+fn ten_minutes_of_data_are_refused() {
+    let said = replay(&[50.0, 80.0, 89.0], 90.0, 4 * HOUR_MS, &model());
+    for answer in said {
+        let Answer::NoForecast {
+            reason: Reason::TooShort { have_ms, need_ms },
+        } = answer.state
+        else {
+            panic!("said {:?}", answer.state);
+        };
+        assert!(have_ms < need_ms);
+        assert!(!answer.warned && answer.probability == 0.0);
+    }
+}
+
+#[test]
+fn silence_is_said_to_be_stale() {
+    let points = stories::points(&[50.0; 100]);
+    let end = points.last().unwrap().0;
+    let at = |now| assess(&points, 90.0, HOUR_MS, now, &model()).1.state;
+    assert_eq!(at(end), Answer::Stable);
+    let later = at(end + 2 * HOUR_MS);
+    assert!(
+        matches!(
+            later,
+            Answer::NoForecast {
+                reason: Reason::Stale { .. }
+            }
+        ),
+        "said {later:?}"
+    );
+}
+
+#[test]
+fn nine_in_ten_missing_is_refused() {
+    let mut dice = stories::Dice::new(7);
+    let points: Vec<_> = stories::points(&random_series(7, 2000))
+        .into_iter()
+        .filter(|_| dice.unit() < 0.1)
+        .collect();
+    let end = points.last().unwrap().0;
+    let (_, said) = assess(&points, 500.0, 4 * HOUR_MS, end, &model());
+    assert!(
+        matches!(
+            said.state,
+            Answer::NoForecast {
+                reason: Reason::TooManyGaps { .. }
+            }
+        ),
+        "said {:?}",
+        said.state
+    );
+}
+
+#[test]
+fn slow_rhythm_is_not_taken_for_gaps() {
+    let points: Vec<_> = stories::points(&random_series(3, 2000))
+        .into_iter()
+        .step_by(6)
+        .collect();
+    let end = points.last().unwrap().0;
+    let (_, said) = assess(&points, 500.0, 4 * HOUR_MS, end, &model());
+    assert_eq!(said.state, Answer::Stable);
+}
+
+#[test]
+fn bad_questions_and_bad_points_are_answered_not_panicked() {
+    let m = model();
+    let day = stories::points(&random_series(1, DAY));
+    let end = day.last().unwrap().0;
+    let ask = |points: &[(i64, f64)], threshold, horizon_ms, now| {
+        assess(points, threshold, horizon_ms, now, &m).1
+    };
+    let bad = Answer::NoForecast {
+        reason: Reason::BadQuestion,
+    };
+    assert_eq!(ask(&day, f64::NAN, HOUR_MS, end).state, bad);
+    assert_eq!(ask(&day, f64::INFINITY, HOUR_MS, end).state, bad);
+    assert_eq!(ask(&day, 90.0, 0, end).state, bad);
+    assert_eq!(ask(&day, 90.0, -5, end).state, bad);
+    assert!(matches!(
+        ask(&day, 90.0, i64::MAX, end).state,
+        Answer::NoForecast {
+            reason: Reason::HorizonTooLong { .. }
+        }
+    ));
+    assert!(matches!(
+        ask(&[], 90.0, HOUR_MS, end).state,
+        Answer::NoForecast { .. }
+    ));
+    assert!(matches!(
+        ask(&day[..1], 90.0, HOUR_MS, end).state,
+        Answer::NoForecast { .. }
+    ));
+    assert_eq!(ask(&day, -1e9, HOUR_MS, end).state, Answer::Breached);
+    let flat: Vec<_> = day.iter().map(|p| (p.0, 0.0)).collect();
+    assert_eq!(ask(&flat, 90.0, HOUR_MS, end).state, Answer::Stable);
+    assert_eq!(ask(&flat, 0.0, HOUR_MS, end).state, Answer::Breached);
+    let mut dirty = day.clone();
+    for (i, p) in dirty.iter_mut().enumerate() {
+        match i % 9 {
+            0 => p.1 = f64::NAN,
+            1 => p.1 = f64::NEG_INFINITY,
+            2 => p.0 -= 40 * STEP_MS,
+            3 => p.0 = i64::MIN,
+            4 => p.0 = i64::MAX,
+            5 => p.1 = 1e300,
+            _ => {}
+        }
+    }
+    dirty.extend(day.iter().rev());
+    let said = ask(&dirty, 90.0, HOUR_MS, end);
+    assert!((0.0..=1.0).contains(&said.probability), "said {said:?}");
+}
+
+#[test]
+fn million_points_are_judged() {
+    let points: Vec<_> = (0..1_000_000_i64)
+        .map(|i| (START_MS + i * 1000, (i % 60) as f64))
+        .collect();
+    let end = points.last().unwrap().0;
+    let (state, said) = assess(&points, 90.0, HOUR_MS, end, &model());
+    assert_eq!(said.state, Answer::Stable);
+    assert_eq!(state.left_out(), 0);
+}
+
+#[test]
+fn carried_state_says_what_a_rebuilt_one_says() {
+    // Longer than the window, so that the cut has happened several times.
+    let m = Model {
+        window_buckets: 1500,
+        ..model()
+    };
+    let points = stories::points(&random_series(11, 4000));
+    let mut carried = State::new(4 * HOUR_MS, &m);
+    for (i, point) in points.iter().enumerate() {
+        let (next, said) = step(carried, &[*point], 70.0, 4 * HOUR_MS, point.0, &m);
+        carried = next;
+        if i % 411 == 0 || i + 1 == points.len() {
+            let before = points[..i].last().map_or(0, |p| p.0);
+            let standing = said.warned;
+            let rebuilt = learn(
+                State::new(4 * HOUR_MS, &m),
+                &points[..i],
+                4 * HOUR_MS,
+                before,
+                &m,
+            )
+            .with_warning(standing);
+            let (_, again) = step(rebuilt, &[*point], 70.0, 4 * HOUR_MS, point.0, &m);
+            assert_eq!(
+                again.probability.to_bits(),
+                said.probability.to_bits(),
+                "bucket {i}"
+            );
+            assert_eq!(again.likely_ms, said.likely_ms, "bucket {i}");
+            assert_eq!(again.reasons, said.reasons, "bucket {i}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn answers_are_in_order_and_in_range(seed in any::<u64>(), hours in 1_i64..24, threshold in 20.0..100.0_f64) {
+        for said in replay(&random_series(seed, 900), threshold, hours * HOUR_MS, &model()) {
+            prop_assert!((0.0..=1.0).contains(&said.probability));
+            if let Answer::Warning { probability, earliest_ms, likely_ms, latest_ms } = said.state {
+                prop_assert!(probability == said.probability);
+                prop_assert!(said.at_ms < earliest_ms);
+                prop_assert!(earliest_ms <= likely_ms && likely_ms <= latest_ms);
+            }
+        }
+    }
+
+    #[test]
+    fn later_points_never_change_an_earlier_answer(seed in any::<u64>(), cut in 30_usize..800) {
+        let values = random_series(seed, 800);
+        let whole = replay(&values, 60.0, 4 * HOUR_MS, &model());
+        let part = replay(&values[..cut], 60.0, 4 * HOUR_MS, &model());
+        prop_assert_eq!(&whole[..cut], &part[..]);
+    }
+
+    #[test]
+    fn higher_threshold_is_never_more_probable(seed in any::<u64>(), low in 20.0..80.0_f64, more in 0.0..40.0_f64) {
+        let points = stories::points(&random_series(seed, 900));
+        let end = points.last().map_or(0, |p| p.0);
+        let p = |threshold| assess(&points, threshold, 2 * HOUR_MS, end, &model()).1.probability;
+        prop_assert!(p(low + more) <= p(low) + 1e-9);
+    }
+
+    #[test]
+    fn unit_of_the_values_does_not_matter(seed in any::<u64>(), exponent in -8_i32..30) {
+        let values = random_series(seed, 700);
+        let factor = 2.0_f64.powi(exponent);
+        let scaled: Vec<f64> = values.iter().map(|v| v * factor).collect();
+        let plain = replay(&values, 60.0, 4 * HOUR_MS, &model());
+        let other = replay(&scaled, 60.0 * factor, 4 * HOUR_MS, &model());
+        for (a, b) in plain.iter().zip(&other) {
+            prop_assert!((a.probability - b.probability).abs() < 1e-3, "{} {}", a.probability, b.probability);
+        }
+    }
+
+    #[test]
+    fn garbage_is_survived(points in prop::collection::vec((any::<i64>(), any::<f64>()), 0..400), threshold in any::<f64>(), horizon_ms in any::<i64>(), now_ms in any::<i64>()) {
+        let (_, said) = assess(&points, threshold, horizon_ms, now_ms, &model());
+        prop_assert!((0.0..=1.0).contains(&said.probability));
+    }
+
+    #[test]
+    fn dense_garbage_is_survived(values in prop::collection::vec(any::<f64>(), 0..400), threshold in any::<f64>()) {
+        for said in replay(&values, threshold, 2 * HOUR_MS, &model()) {
+            prop_assert!((0.0..=1.0).contains(&said.probability));
+        }
+    }
+}

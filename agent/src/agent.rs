@@ -1,0 +1,368 @@
+//! The loop that joins the rooms: one thread, one `enum Event`, everything bounded.
+//!
+//! It owns the clock's ticks and decides when a block ends and when one is pushed. It reads no files of the host
+//! and speaks no protocol itself.
+
+use std::fs::File;
+use std::path::Path;
+use std::pin::Pin;
+use std::time::Duration;
+
+use anyhow::Context;
+use forewarn_common::block::{Entity, EntityKind};
+use forewarn_common::clock;
+use forewarn_common::id::{EntityId, random_u64};
+use forewarn_common::wire::AgentConfig;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::assembly::{Assembly, Moment, Origin};
+use crate::sampler::{self, Host, HostFacts, Row};
+use crate::sender::{self, Identity, Link, Outcome, Pacing, SenderError};
+use crate::settings::Settings;
+use crate::spool::{Key, Spool};
+use crate::vitals::Vitals;
+
+const LOCK_FILE: &str = "lock";
+const SPOOL_FOLDER: &str = "spool";
+const CONFIG_FILE: &str = "config.json";
+/// How long a stopping agent tries to hand over its last block.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// Pause before the configuration is asked for again after a failure.
+const CONFIG_RETRY_MS: i64 = 30_000;
+
+/// This host's identity: the stored one, else a new enrolment with `token`.
+///
+/// # Errors
+/// There is neither, or no server took the token.
+pub async fn identity(settings: &Settings, token: Option<&str>) -> anyhow::Result<Identity> {
+    if let Some(identity) = Identity::load(&settings.data_dir)? {
+        return Ok(identity);
+    }
+    let token = token.ok_or(SenderError::NotEnrolled)?;
+    let hostname = host_name(settings);
+    let identity = sender::enroll(&settings.server.urls, &settings.server.proxy, token, None, &hostname).await?;
+    identity.save(&settings.data_dir)?;
+    tracing::info!(host = %identity.host, "this host is enrolled");
+    Ok(identity)
+}
+
+/// Samples and pushes until SIGTERM or SIGINT.
+///
+/// # Errors
+/// The agent cannot start; once it runs it does not give up.
+pub async fn run(settings: Settings, identity: Identity) -> anyhow::Result<()> {
+    let _lock = lock(&settings.data_dir)?;
+    let mut signals = Signals::new()?;
+    let mut agent = Agent::new(settings, identity)?;
+    loop {
+        let event = agent.next_event(&mut signals).await;
+        if !agent.handle(event) {
+            break;
+        }
+    }
+    agent.say_farewell().await;
+    Ok(())
+}
+
+/// Two agents on one folder would send the same series twice.
+fn lock(data_dir: &Path) -> anyhow::Result<File> {
+    let path = data_dir.join(LOCK_FILE);
+    std::fs::create_dir_all(data_dir)
+        .and_then(|()| File::create(&path))
+        .and_then(|file| file.try_lock().map(|()| file).map_err(std::io::Error::from))
+        .with_context(|| {
+            format!("cannot lock {}: is another agent running, and may this one write there?", path.display())
+        })
+}
+
+fn host_name(settings: &Settings) -> String {
+    if settings.hostname.is_empty() { sampler::hostname(&settings.host_root) } else { settings.hostname.clone() }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+}
+
+/// What can happen.
+enum Event {
+    /// A tick, a look at the logs or a push is due.
+    Timer,
+    /// A push ended.
+    Pushed(Outcome),
+    /// The configuration came, or did not.
+    Configured(Result<AgentConfig, String>),
+    /// It is time to stop.
+    Stop,
+}
+
+type Pending<T> = Option<Pin<Box<dyn Future<Output = T>>>>;
+
+struct Agent {
+    settings: Settings,
+    assembly: Assembly,
+    spool: Spool,
+    link: Link,
+    pacing: Pacing,
+    push: Pending<Outcome>,
+    pushing: Option<Key>,
+    config: Pending<Result<AgentConfig, String>>,
+    config_version: u64,
+    config_not_before_ms: i64,
+    epoch: u64,
+    host: Host,
+    vitals: Vitals,
+    rows: Vec<Row>,
+    /// Wall clock of the next tick.
+    next_tick_ms: i64,
+    last_early_ms: i64,
+    trouble_said: bool,
+}
+
+impl Agent {
+    fn new(settings: Settings, identity: Identity) -> anyhow::Result<Self> {
+        sampler::raise_descriptor_limit();
+        let root = settings.host_root.clone();
+        let epoch = random_u64()?;
+        let host_entity = EntityId::of_host(identity.host);
+        let mut assembly = Assembly::new(Origin {
+            host: identity.host,
+            epoch,
+            boot_id: sampler::boot_id(&root),
+            step_ms: u32::try_from(settings.sample_interval_ms)?,
+        });
+        assembly.describe(Entity {
+            id: host_entity,
+            kind: EntityKind::Host,
+            name: host_name(&settings),
+            component: settings.component.clone(),
+            attributes: HostFacts::read(&root).attributes,
+        });
+        let spool = Spool::open(&settings.data_dir.join(SPOOL_FOLDER), settings.spool_bytes_max)?;
+        let link = Link::new(identity, &settings.server.urls, &settings.server.proxy)?;
+        let interval_ms = i64::try_from(settings.sample_interval_ms)?;
+        tracing::info!(waiting_blocks = spool.len(), "the agent has started");
+        Ok(Self {
+            assembly,
+            spool,
+            link,
+            pacing: Pacing::default(),
+            push: None,
+            pushing: None,
+            config: None,
+            config_version: 0,
+            config_not_before_ms: 0,
+            epoch,
+            host: Host::new(host_entity, &root),
+            vitals: Vitals::new(host_entity),
+            rows: Vec::new(),
+            next_tick_ms: next_multiple(clock::wall_ms(), interval_ms),
+            last_early_ms: 0,
+            trouble_said: false,
+            settings,
+        })
+    }
+
+    async fn next_event(&mut self, signals: &mut Signals) -> Event {
+        let wait_ms = u64::try_from(self.wait_ms(clock::wall_ms(), clock::boot_ms())).unwrap_or(0);
+        let timer = tokio::time::sleep(Duration::from_millis(wait_ms));
+        tokio::select! {
+            biased;
+            _ = signals.terminate.recv() => Event::Stop,
+            _ = signals.interrupt.recv() => Event::Stop,
+            () = timer => Event::Timer,
+            outcome = pending(&mut self.push) => Event::Pushed(outcome),
+            config = pending(&mut self.config) => Event::Configured(config),
+        }
+    }
+
+    /// Milliseconds until something is due.
+    fn wait_ms(&self, wall_ms: i64, boot_ms: i64) -> i64 {
+        // A clock that was set back would make this wait long: no wait is longer than one interval.
+        let tick = (self.next_tick_ms - wall_ms).min(self.interval_ms());
+        let push =
+            if self.push.is_none() && self.spool.len() > 0 { self.pacing.not_before_ms() - boot_ms } else { i64::MAX };
+        tick.min(push).max(0)
+    }
+
+    fn interval_ms(&self) -> i64 {
+        i64::try_from(self.settings.sample_interval_ms).unwrap_or(i64::MAX)
+    }
+
+    /// Deals with an event; `false` ends the loop.
+    fn handle(&mut self, event: Event) -> bool {
+        let now = Moment { wall_ms: clock::wall_ms(), boot_ms: clock::boot_ms() };
+        match event {
+            Event::Stop => return false,
+            Event::Timer => {}
+            Event::Pushed(outcome) => self.on_pushed(&outcome, now),
+            Event::Configured(config) => self.on_configured(config, now),
+        }
+        if now.wall_ms >= self.next_tick_ms || self.next_tick_ms - now.wall_ms > self.interval_ms() {
+            self.tick(now);
+        }
+        self.close_early(now);
+        self.start_push(now);
+        true
+    }
+
+    fn tick(&mut self, now: Moment) {
+        let interval_ms = self.interval_ms();
+        let late_ms = now.wall_ms - self.next_tick_ms;
+        if late_ms >= interval_ms {
+            self.vitals.skip_ticks((late_ms / interval_ms).unsigned_abs());
+        }
+        let tick_ms = now.wall_ms - now.wall_ms.rem_euclid(interval_ms);
+        let at = Moment { wall_ms: tick_ms, boot_ms: now.boot_ms - (now.wall_ms - tick_ms) };
+        self.next_tick_ms = tick_ms + interval_ms;
+        if self.assembly.must_close_before(at) {
+            self.close_block(now);
+        }
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.clear();
+        self.host.sample(now.boot_ms, &mut rows);
+        rows.push(self.vitals.sample(self.spool.bytes(), self.spool.dropped()));
+        self.assembly.add_tick(at, &rows);
+        self.rows = rows;
+        let ticks_per_block = i64::try_from(self.settings.block_interval_ms).unwrap_or(i64::MAX) / interval_ms;
+        if (tick_ms / interval_ms + 1) % ticks_per_block.max(1) == 0 {
+            self.close_block(now);
+            self.pacing.spread(now.boot_ms, interval_ms / 10, sender::random());
+        }
+    }
+
+    fn close_early(&mut self, now: Moment) {
+        let early_ms = i64::try_from(self.settings.early_block_ms).unwrap_or(i64::MAX);
+        if self.assembly.is_urgent() && now.boot_ms - self.last_early_ms >= early_ms {
+            self.last_early_ms = now.boot_ms;
+            self.close_block(now);
+        }
+    }
+
+    fn close_block(&mut self, now: Moment) {
+        if self.assembly.is_empty() {
+            return;
+        }
+        let next_tick = Moment { wall_ms: self.next_tick_ms, boot_ms: now.boot_ms + (self.next_tick_ms - now.wall_ms) };
+        match self.assembly.close(now, next_tick) {
+            Ok((header, bytes)) => self.spool.push(Key::of(&header), bytes),
+            Err(error) => tracing::error!(%error, "a block could not be made and its samples are lost"),
+        }
+        let lost = self.assembly.take_lost();
+        if lost > 0 {
+            tracing::warn!(lost, "rows, events or hits were left out of a block because it was full");
+        }
+    }
+
+    fn start_push(&mut self, now: Moment) {
+        if self.push.is_some() || now.boot_ms < self.pacing.not_before_ms() {
+            return;
+        }
+        if let Some((key, bytes)) = self.spool.newest() {
+            self.pushing = Some(key);
+            self.push = Some(Box::pin(self.link.push(bytes, (now.boot_ms, now.wall_ms))));
+        }
+    }
+
+    fn on_pushed(&mut self, outcome: &Outcome, now: Moment) {
+        self.push = None;
+        let Some(key) = self.pushing.take() else { return };
+        self.pacing.note(outcome, now.boot_ms, sender::random());
+        match outcome {
+            Outcome::Stored(reply) => {
+                if self.trouble_said {
+                    tracing::info!(waiting_blocks = self.spool.len(), "the server takes blocks again");
+                    self.trouble_said = false;
+                }
+                self.spool.remove(key);
+                self.spool.settle();
+                if key.epoch == self.epoch {
+                    self.assembly.acknowledge(key.seq, &reply.unknown_layouts, &reply.unknown_entities);
+                }
+                if reply.config_version != self.config_version && now.boot_ms >= self.config_not_before_ms {
+                    self.config_not_before_ms = now.boot_ms + CONFIG_RETRY_MS;
+                    self.config.get_or_insert_with(|| Box::pin(self.link.config()));
+                }
+            }
+            Outcome::Refused(detail) => {
+                tracing::error!(detail, "the server refused a block for good, it is dropped and counted");
+                self.spool.refuse(key);
+            }
+            Outcome::Busy { .. } => self.say_trouble("the server asks for patience"),
+            Outcome::Unauthorized(detail) => {
+                self.say_trouble(&format!(
+                    "the server does not accept this host's key; blocks are kept; enrol it again: {detail}"
+                ));
+                self.link.fail_over();
+            }
+            Outcome::Failed(detail) => {
+                self.say_trouble(&format!("the server cannot be reached, blocks are kept: {detail}"));
+                self.link.fail_over();
+            }
+        }
+    }
+
+    /// Says it once a trouble, not once a try.
+    fn say_trouble(&mut self, text: &str) {
+        if !self.trouble_said {
+            tracing::warn!("{text}");
+            self.trouble_said = true;
+        }
+    }
+
+    fn on_configured(&mut self, config: Result<AgentConfig, String>, now: Moment) {
+        self.config = None;
+        let config = match config {
+            Ok(config) => config,
+            Err(detail) => {
+                tracing::warn!(detail, "the configuration could not be fetched and is asked for again");
+                self.config_not_before_ms = now.boot_ms + CONFIG_RETRY_MS;
+                return;
+            }
+        };
+        match self.link.renew_trust(&config.trust) {
+            Ok(true) => {
+                if let Err(error) = self.link.identity().save(&self.settings.data_dir) {
+                    tracing::error!(%error, "the new certificates are used but could not be kept");
+                }
+            }
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "the new certificates are not used"),
+        }
+        self.config_version = config.version;
+        tracing::info!(version = config.version, "the configuration has changed");
+    }
+
+    /// Ends the open block, keeps it, and tries once to hand over what waits.
+    async fn say_farewell(mut self) {
+        let now = Moment { wall_ms: clock::wall_ms(), boot_ms: clock::boot_ms() };
+        self.close_block(now);
+        if self.pacing.is_failing() {
+            return;
+        }
+        if let Some((key, bytes)) = self.spool.newest() {
+            let push = self.link.push(bytes, (now.boot_ms, now.wall_ms));
+            if let Ok(Outcome::Stored(_)) = tokio::time::timeout(FAREWELL, push).await {
+                self.spool.remove(key);
+            }
+        }
+        tracing::info!(waiting_blocks = self.spool.len(), "the agent has stopped");
+    }
+}
+
+async fn pending<T>(future: &mut Pending<T>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn next_multiple(now_ms: i64, interval_ms: i64) -> i64 {
+    now_ms - now_ms.rem_euclid(interval_ms) + interval_ms
+}

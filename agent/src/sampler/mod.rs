@@ -1,0 +1,155 @@
+//! Samples of the host and of containers, read from `/proc`, cgroup files and `statvfs`.
+//!
+//! Files are opened once and read again through the held descriptor. Nothing here asks the engine, reads
+//! settings or a clock, or knows where samples go.
+
+mod container;
+mod disk;
+mod filesystem;
+mod host;
+mod inventory;
+mod net;
+mod pressure;
+mod proc_text;
+
+use std::path::Path;
+use std::rc::Rc;
+
+use forewarn_common::block::{Layout, Metric};
+use forewarn_common::id::{EntityId, LayoutId};
+use forewarn_common::metric;
+
+pub use container::{Containers, HostSize, Target};
+pub use inventory::{HostFacts, boot_id, hostname};
+
+/// Instances of one kind (filesystems, disks, interfaces) of one host; beyond it the rest is left out and counted.
+const INSTANCES_MAX: usize = 64;
+
+/// A layout with what is worked out from it once.
+#[derive(Debug, PartialEq)]
+pub struct Shape {
+    /// The columns.
+    pub layout: Layout,
+    /// Its hash.
+    pub id: LayoutId,
+    /// Columns whose last value travels in the urgent section.
+    pub urgent: Vec<(usize, metric::Id)>,
+}
+
+impl Shape {
+    /// The shape of these metrics and instances.
+    #[must_use]
+    pub fn of<'a>(metrics: impl IntoIterator<Item = (metric::Id, &'a str)>) -> Rc<Self> {
+        let ids: Vec<_> = metrics.into_iter().collect();
+        let layout = Layout { metrics: ids.iter().map(|(id, instance)| Metric::of(*id, instance)).collect() };
+        let urgent =
+            ids.iter().enumerate().filter(|(_, (id, _))| id.spec().urgent).map(|(i, (id, _))| (i, *id)).collect();
+        Rc::new(Self { id: layout.id(), layout, urgent })
+    }
+}
+
+/// Values of one entity at one tick, in the order of their shape; NaN where one is missing.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Whose.
+    pub entity: EntityId,
+    /// What the values mean.
+    pub shape: Rc<Shape>,
+    /// The values.
+    pub values: Vec<f64>,
+}
+
+/// Everything about the host itself.
+#[derive(Debug)]
+pub struct Host {
+    entity: EntityId,
+    core: host::Core,
+    filesystems: filesystem::Filesystems,
+    disks: disk::Disks,
+    interfaces: net::Interfaces,
+    pressure: pressure::Pressure,
+}
+
+impl Host {
+    /// A sampler of the host whose root is at `root`.
+    #[must_use]
+    pub fn new(entity: EntityId, root: &Path) -> Self {
+        Self {
+            entity,
+            core: host::Core::new(root),
+            filesystems: filesystem::Filesystems::new(root),
+            disks: disk::Disks::new(root),
+            interfaces: net::Interfaces::new(&root.join("proc/1/net/dev")),
+            pressure: pressure::Pressure::new(&root.join("proc/pressure"), ["cpu", "memory", "io"]),
+        }
+    }
+
+    /// One sample. `boot_ms` only measures the time since the last one.
+    pub fn sample(&mut self, boot_ms: i64, rows: &mut Vec<Row>) {
+        let entity = self.entity;
+        let mut row = |(shape, values): (Rc<Shape>, Vec<f64>)| {
+            if values.iter().any(|value| !value.is_nan()) {
+                rows.push(Row { entity, shape, values });
+            }
+        };
+        row(self.core.sample());
+        row(self.filesystems.sample(boot_ms));
+        row(self.disks.sample(boot_ms));
+        row(self.interfaces.sample());
+        row(self.pressure.sample(boot_ms));
+    }
+
+    /// Memory of the host, once it has been sampled.
+    #[must_use]
+    pub fn mem_total_bytes(&self) -> Option<u64> {
+        self.core.mem_total_bytes()
+    }
+
+    /// Cores of the host, once it has been sampled.
+    #[must_use]
+    pub fn cpu_count(&self) -> Option<usize> {
+        self.core.cpu_count()
+    }
+}
+
+/// The agent's own CPU time in microseconds and its resident bytes.
+#[must_use]
+pub fn own_cost() -> (Option<u64>, Option<u64>) {
+    use rustix::time::{ClockId, clock_gettime};
+    let spent = clock_gettime(ClockId::ProcessCPUTime);
+    let cpu_us = u64::try_from(spent.tv_sec * 1_000_000 + spent.tv_nsec / 1000).ok();
+    let status = std::fs::read("/proc/self/status").unwrap_or_default();
+    (cpu_us, proc_text::value_of(&status, b"VmRSS:").map(|kib| kib * 1024))
+}
+
+/// Lifts the soft limit of open files to the hard one: every container holds a dozen descriptors.
+pub fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    // A refusal leaves the limit as it is; sampling then misses containers and says which.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
+}
+
+/// Turns a counter that only grows, until it restarts from zero, into increments.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counter(Option<u64>);
+
+impl Counter {
+    /// What was added since the last call; NaN the first time.
+    fn step(&mut self, now: Option<u64>) -> f64 {
+        let before = std::mem::replace(&mut self.0, now);
+        match (before, now) {
+            (Some(before), Some(now)) => now.checked_sub(before).unwrap_or(now) as f64,
+            _ => f64::NAN,
+        }
+    }
+}
+
+/// `part / whole`, NaN for an empty whole.
+fn ratio(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { part / whole } else { f64::NAN }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests;

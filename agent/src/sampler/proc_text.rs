@@ -1,0 +1,92 @@
+//! Held descriptors of kernel text files and the few ways to take numbers out of them.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// A `/proc/stat` of a host with many interrupts stays below; what is longer is cut.
+const TEXT_BYTES_MAX: usize = 1 << 20;
+const CHUNK_BYTES: usize = 4096;
+
+/// A kernel file that is opened at its first reading and kept open.
+#[derive(Debug)]
+pub(super) struct Held {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl Held {
+    pub(super) fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), file: None }
+    }
+
+    /// Reads the whole file into `buffer`. `None` when it is not there (any more); the next call opens it anew.
+    pub(super) fn read<'b>(&mut self, buffer: &'b mut Vec<u8>) -> Option<&'b [u8]> {
+        if self.file.is_none() {
+            self.file = File::open(&self.path).ok();
+        }
+        let file = self.file.as_ref()?;
+        match read_all(file, buffer) {
+            Ok(()) => Some(buffer.as_slice()),
+            Err(_) => {
+                self.file = None;
+                None
+            }
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn read_all(file: &File, buffer: &mut Vec<u8>) -> std::io::Result<()> {
+    let mut filled = 0;
+    loop {
+        if buffer.len() < filled + CHUNK_BYTES {
+            buffer.resize(filled + CHUNK_BYTES, 0);
+        }
+        let Some(room) = buffer.get_mut(filled..) else { break };
+        let got = file.read_at(room, filled as u64)?;
+        filled += got;
+        if got == 0 || filled >= TEXT_BYTES_MAX {
+            break;
+        }
+    }
+    buffer.truncate(filled);
+    Ok(())
+}
+
+/// Lines without their ends.
+pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
+}
+
+/// Words between blanks.
+pub(super) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty())
+}
+
+/// A decimal number; `None` for anything else, overflow included.
+pub(super) fn number(word: &[u8]) -> Option<u64> {
+    if word.is_empty() {
+        return None;
+    }
+    word.iter().try_fold(0_u64, |acc, byte| {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit <= 9)?;
+        acc.checked_mul(10)?.checked_add(u64::from(digit))
+    })
+}
+
+/// The number after `key` in a text of `key value` lines.
+pub(super) fn value_of(text: &[u8], key: &[u8]) -> Option<u64> {
+    lines(text).find_map(|line| {
+        let mut words = words(line);
+        (words.next()? == key).then(|| words.next().and_then(number)).flatten()
+    })
+}
+
+/// The only number of a text; `max` and anything else is `None`.
+pub(super) fn only_number(text: &[u8]) -> Option<u64> {
+    number(text.trim_ascii())
+}

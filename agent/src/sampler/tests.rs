@@ -1,0 +1,1 @@
+//! Promises of the sampler: fixture trees for both cgroup versions, and this machine's own `/proc`.

@@ -1,0 +1,342 @@
+//! Settings: the file, the command line's overrides and the one environment variable. Nothing else reads either.
+//!
+//! Paths, globs and sockets come from here alone: the server's configuration may narrow what the agent reads,
+//! never widen it.
+
+use std::path::{Path, PathBuf};
+
+use forewarn_common::keyword::{self, KeywordRule};
+use forewarn_common::limit;
+use serde::{Deserialize, Serialize};
+
+/// Where the settings are looked for when `--config` does not say.
+pub const FILE_DEFAULT: &str = "/etc/forewarn/agent.toml";
+
+/// A settings file is a page, not a book.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Faster than this, a sample would mostly measure the agent.
+const SAMPLE_INTERVAL_MS_MIN: u64 = 200;
+/// Slower than this, nothing is early.
+const SAMPLE_INTERVAL_MS_MAX: u64 = 300_000;
+/// Room for a day of blocks of a small host.
+const SPOOL_BYTES_MIN: u64 = 1 << 20;
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file cannot be read.
+    #[error("cannot read settings file {}: {source}; create it or name another with --config", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not valid.
+    #[error("settings file {} is not valid: {detail}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Line, key and accepted values.
+        detail: String,
+    },
+    /// A value is outside what it may be.
+    #[error("setting {key} is {got}, accepted is {accepted}")]
+    Value {
+        /// The key, with its table.
+        key: &'static str,
+        /// What it is.
+        got: String,
+        /// What it may be.
+        accepted: String,
+    },
+}
+
+/// All settings with their defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Identity, spool and log positions live here.
+    pub data_dir: PathBuf,
+    /// Milliseconds between samples.
+    pub sample_interval_ms: u64,
+    /// Milliseconds between blocks.
+    pub block_interval_ms: u64,
+    /// At most one early block (keyword hit, engine event) in this many milliseconds.
+    pub early_block_ms: u64,
+    /// Where the host's root is mounted: `/`, or `/host` inside a container.
+    pub host_root: PathBuf,
+    /// What people call the host; empty takes the host's own name.
+    pub hostname: String,
+    /// Groups the host in the console; containers may carry the label `forewarn.component`.
+    pub component: String,
+    /// Unsent blocks kept on disk; the oldest are dropped first.
+    pub spool_bytes_max: u64,
+    /// Regular expressions whose matches are masked in sampled lines, besides the built-in ones.
+    pub masks: Vec<String>,
+    /// Where to push.
+    pub server: Server,
+    /// The container engine.
+    pub engine: Engine,
+    /// Container logs.
+    pub log: Log,
+    /// Keyword rules until the server sends its own.
+    pub keywords: Vec<KeywordRule>,
+}
+
+/// Where to push.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Servers of the site, tried in this order.
+    pub urls: Vec<String>,
+    /// A proxy to go through; empty goes directly, whatever the environment says.
+    pub proxy: String,
+}
+
+/// The container engine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Engine {
+    /// The engine's socket, below `host_root`; empty works without one.
+    pub socket: PathBuf,
+    /// The engine's data folder, below `host_root`: log files, and the state files when there is no socket.
+    pub data_root: PathBuf,
+}
+
+/// Container logs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// Whether logs are read at all.
+    pub enabled: bool,
+    /// Milliseconds between looks at the files.
+    pub poll_interval_ms: u64,
+    /// Names of containers whose logs are read, `*` at either end matches anything; empty reads all.
+    pub include: Vec<String>,
+    /// Names of containers whose logs are never read; wins over `include`.
+    pub exclude: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            data_dir: "/var/lib/forewarn-agent".into(),
+            sample_interval_ms: 10_000,
+            block_interval_ms: 30_000,
+            early_block_ms: 5_000,
+            host_root: "/".into(),
+            hostname: String::new(),
+            component: String::new(),
+            spool_bytes_max: 256 << 20,
+            masks: Vec::new(),
+            server: Server::default(),
+            engine: Engine::default(),
+            log: Log::default(),
+            keywords: keyword::default_rules(),
+        }
+    }
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self { socket: "/run/docker.sock".into(), data_root: "/var/lib/docker".into() }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { enabled: true, poll_interval_ms: 1_000, include: Vec::new(), exclude: Vec::new() }
+    }
+}
+
+/// What the command line says beside the file; set values win.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Overrides {
+    /// Settings file [default: /etc/forewarn/agent.toml when it exists]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Folder for identity, spool and log positions
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// URL of a server; may be given several times
+    #[arg(long = "server", value_name = "URL")]
+    pub servers: Vec<String>,
+    /// Where the host's root is mounted
+    #[arg(long, value_name = "DIR")]
+    pub host_root: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Reads the file (the default one only if it exists), applies the overrides and checks every value.
+    ///
+    /// # Errors
+    /// The file cannot be read or parsed, or a value is not accepted.
+    pub fn load(overrides: &Overrides) -> Result<Self, SettingsError> {
+        let mut settings = match &overrides.config {
+            Some(path) => Self::read(path)?,
+            None if Path::new(FILE_DEFAULT).exists() => Self::read(Path::new(FILE_DEFAULT))?,
+            None => Self::default(),
+        };
+        if let Some(dir) = &overrides.data_dir {
+            settings.data_dir.clone_from(dir);
+        }
+        if !overrides.servers.is_empty() {
+            settings.server.urls.clone_from(&overrides.servers);
+        }
+        if let Some(root) = &overrides.host_root {
+            settings.host_root.clone_from(root);
+        }
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn read(path: &Path) -> Result<Self, SettingsError> {
+        let fail = |source| SettingsError::Read { path: path.to_owned(), source };
+        let bytes = std::fs::metadata(path).map_err(fail)?.len();
+        if bytes > FILE_BYTES_MAX {
+            let detail = format!("it has {bytes} bytes, the limit is {FILE_BYTES_MAX}");
+            return Err(SettingsError::Parse { path: path.to_owned(), detail });
+        }
+        let text = std::fs::read_to_string(path).map_err(fail)?;
+        toml::from_str(&text).map_err(|error| SettingsError::Parse { path: path.to_owned(), detail: error.to_string() })
+    }
+
+    fn check(&self) -> Result<(), SettingsError> {
+        let range = SAMPLE_INTERVAL_MS_MIN..=SAMPLE_INTERVAL_MS_MAX;
+        accept("sample_interval_ms", self.sample_interval_ms, range.contains(&self.sample_interval_ms), || {
+            format!("{SAMPLE_INTERVAL_MS_MIN} to {SAMPLE_INTERVAL_MS_MAX}")
+        })?;
+        let longest = self.sample_interval_ms * (limit::TICKS_MAX as u64 / 4);
+        let range = self.sample_interval_ms..=longest;
+        accept("block_interval_ms", self.block_interval_ms, range.contains(&self.block_interval_ms), || {
+            format!("sample_interval_ms ({}) to {longest}", self.sample_interval_ms)
+        })?;
+        accept("early_block_ms", self.early_block_ms, self.early_block_ms >= 100, || "100 or more".to_owned())?;
+        accept("log.poll_interval_ms", self.log.poll_interval_ms, self.log.poll_interval_ms >= 100, || {
+            "100 or more".to_owned()
+        })?;
+        accept("spool_bytes_max", self.spool_bytes_max, self.spool_bytes_max >= SPOOL_BYTES_MIN, || {
+            format!("{SPOOL_BYTES_MIN} or more")
+        })?;
+        for (key, path) in [("data_dir", &self.data_dir), ("host_root", &self.host_root)] {
+            accept(key, path.display(), !path.as_os_str().is_empty(), || "a folder".to_owned())?;
+        }
+        for url in &self.server.urls {
+            let sound = url::Url::parse(url).is_ok_and(|url| url.scheme() == "https" && url.host().is_some());
+            accept("server.urls", url, sound, || "urls like https://forewarn.example:8441".to_owned())?;
+        }
+        if !self.server.proxy.is_empty() {
+            let sound = url::Url::parse(&self.server.proxy).is_ok_and(|url| url.scheme() == "http");
+            accept("server.proxy", &self.server.proxy, sound, || "empty, or a url like http://proxy:3128".to_owned())?;
+        }
+        accept("keywords", self.keywords.len(), self.keywords.len() <= limit::KEYWORD_RULES_MAX, || {
+            format!("at most {} rules", limit::KEYWORD_RULES_MAX)
+        })
+    }
+
+    /// `path` of the host as this process sees it.
+    #[must_use]
+    pub fn on_host(&self, path: &Path) -> PathBuf {
+        below(&self.host_root, path)
+    }
+}
+
+/// `path`, which may be absolute, below `root`.
+#[must_use]
+pub fn below(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// The log filter: `FOREWARN_LOG`, or `info`.
+#[must_use]
+pub fn log_filter() -> String {
+    std::env::var("FOREWARN_LOG").unwrap_or_else(|_| "info".to_owned())
+}
+
+fn accept(
+    key: &'static str,
+    got: impl std::fmt::Display,
+    sound: bool,
+    accepted: impl Fn() -> String,
+) -> Result<(), SettingsError> {
+    if sound { Ok(()) } else { Err(SettingsError::Value { key, got: got.to_string(), accepted: accepted() }) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Settings, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        std::fs::write(&path, text).unwrap();
+        let overrides = Overrides { config: Some(path), ..Overrides::default() };
+        Settings::load(&overrides).map_err(|error| error.to_string().replace(dir.path().to_str().unwrap(), ""))
+    }
+
+    #[test]
+    fn the_shipped_file_names_every_key_with_its_default() {
+        let text = include_str!("../../config/agent.toml");
+        let shipped: Settings = toml::from_str(text).unwrap();
+        assert_eq!(shipped, Settings::default());
+        let shipped: toml::Table = text.parse().unwrap();
+        let full = toml::Table::try_from(Settings::default()).unwrap();
+        for (key, value) in &full {
+            let there = shipped.get(key).unwrap_or_else(|| panic!("config/agent.toml lacks {key}"));
+            for inner in value.as_table().into_iter().flat_map(toml::Table::keys) {
+                assert!(there.get(inner).is_some(), "config/agent.toml lacks {key}.{inner}");
+            }
+        }
+    }
+
+    #[test]
+    fn bad_files_are_refused_with_file_key_and_what_is_accepted() {
+        for (text, words) in [
+            (
+                "sample_intervall_ms = 1",
+                &["/agent.toml", "unknown field `sample_intervall_ms`", "`sample_interval_ms`"][..],
+            ),
+            ("[server]\nurl = 'x'", &["/agent.toml", "unknown field `url`", "`urls`"]),
+            ("sample_interval_ms = 'often'", &["/agent.toml", "sample_interval_ms", "expected u64"]),
+            ("sample_interval_ms = 5", &["sample_interval_ms is 5, accepted is 200 to 300000"]),
+            ("block_interval_ms = 9", &["block_interval_ms is 9, accepted is sample_interval_ms (10000) to 9000000"]),
+            ("spool_bytes_max = 3", &["spool_bytes_max is 3, accepted is 1048576 or more"]),
+            ("server.urls = ['http://plain']", &["server.urls is http://plain, accepted is urls like https://"]),
+            ("server.proxy = 'socks'", &["server.proxy is socks, accepted is empty, or"]),
+            ("data_dir = ''", &["data_dir is , accepted is a folder"]),
+            (
+                "[[keywords]]\nname = 'x'\nseverity = 'loud'",
+                &["unknown variant `loud`", "`info`, `warning`, `critical`"],
+            ),
+            ("= 3", &["/agent.toml", "line 1"]),
+        ] {
+            let message = load(text).unwrap_err();
+            for word in words {
+                assert!(message.contains(word), "{text}: {message} lacks {word}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_missing_file_that_was_named_is_an_error() {
+        let overrides = Overrides { config: Some("/nonexistent/agent.toml".into()), ..Overrides::default() };
+        let message = Settings::load(&overrides).unwrap_err().to_string();
+        assert!(message.starts_with("cannot read settings file /nonexistent/agent.toml"), "{message}");
+    }
+
+    #[test]
+    fn paths_of_the_host_go_through_its_root() {
+        let settings = Settings { host_root: "/host".into(), ..Settings::default() };
+        assert_eq!(settings.on_host(Path::new("/proc/1")), Path::new("/host/proc/1"));
+        assert_eq!(Settings::default().on_host(Path::new("/proc/1")), Path::new("/proc/1"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn random_text_never_panics(text in "\\PC{0,200}") {
+            let _ = toml::from_str::<Settings>(&text);
+        }
+    }
+}

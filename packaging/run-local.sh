@@ -8,6 +8,8 @@ data=${FOREWARN_DATA:-data}
 
 umask 077
 mkdir -p "$data"
+# The server writes a fresh one at each start; the agent needs it once.
+rm -f "$data/agent-token"
 server="" agent="" stopping=""
 
 stop() {
@@ -27,10 +29,9 @@ trap 'exit 143' TERM
 setsid "$bin/forewarn-server" run --data-dir "$data/server" --local-agent-token "$data/agent-token" &
 server=$!
 
-# An agent that is enrolled needs no token; a new one waits for the server to write it.
 waited=0
-while [ ! -s "$data/agent-token" ] && [ ! -e "$data/agent/identity.json" ]; do
-    kill -0 "$server" 2>/dev/null || { wait "$server"; exit 1; }
+while [ ! -s "$data/agent-token" ]; do
+    kill -0 "$server" 2>/dev/null || exit 1
     [ "$waited" -lt 300 ] || { echo "the server did not get ready within 30 s" >&2; exit 1; }
     waited=$((waited + 1))
     sleep 0.1

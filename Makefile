@@ -5,9 +5,10 @@ CARGO ?= cargo
 OUT   ?= out
 WEB   := server/console/web
 BIN   := target/release
-# The release binaries are static; the flag stays out of .cargo/config.toml so that development
-# builds, tests and editors keep the ordinary, dynamic target and share one set of artefacts.
-STATIC := RUSTFLAGS="-C target-feature=+crt-static"
+# The release binaries are static. That needs --target, because libraries of the compiler's own
+# (derive macros) cannot be static; the flag stays out of .cargo/config.toml so that development
+# builds, tests and editors share one ordinary set of artefacts.
+HOST  := $(shell rustc -vV | sed -n 's/^host: //p')
 
 .DEFAULT_GOAL := help
 .PHONY: help fuzz run build test check machine house fmt fmt-check lint doc unit console console-test product images bundle
@@ -19,7 +20,9 @@ run: build ## Build everything, start a server and an agent of this host; Ctrl-C
 	@packaging/run-local.sh
 
 build: console ## Build the console and both static release binaries into target/release
-	$(STATIC) $(CARGO) build --locked --release -p forewarn-server -p forewarn-agent
+	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --locked --release --target $(HOST) -p forewarn-server -p forewarn-agent
+	@mkdir -p $(BIN)
+	@ln -f target/$(HOST)/release/forewarn-server target/$(HOST)/release/forewarn-agent $(BIN)/
 
 console: $(WEB)/dist/index.html ## Build the web console (embedded in the server)
 

@@ -144,7 +144,12 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let outbox = Arc::new(Outbox::new(store.clone(), key, notifier));
     let judge = Arc::new(Judge::new(store.clone(), Arc::clone(&outbox)));
     let intake = Intake::start(store.clone(), settings.limits.blocks_in_flight_max);
-    let jobs = Jobs { store: store.clone(), settings: settings.clone(), judge: Arc::clone(&judge), outbox: Arc::clone(&outbox) };
+    let jobs = Jobs {
+        store: store.clone(),
+        settings: settings.clone(),
+        judge: Arc::clone(&judge),
+        outbox: Arc::clone(&outbox),
+    };
     if let Some(file) = &args.local_agent_token {
         write_local_token(&store, &site, file, now_ms).await?;
     }
@@ -221,7 +226,12 @@ async fn write_local_token(store: &Store, site: &Site, file: &Path, now_ms: i64)
     use std::os::unix::fs::OpenOptionsExt as _;
     let (token, record) = auth::new_token(&site.ca_sha256, 1, LOCAL_TOKEN_TTL_MS, now_ms)?;
     store.token_create(&record).await?;
-    let mut out = std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(file)
+    let mut out = std::fs::OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(file)
         .with_context(|| format!("cannot write the enrolment token to {}", file.display()))?;
     writeln!(out, "{}", token.encode())?;
     Ok(())

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::engine::Engine;
 use crate::folder::Folder;
-use crate::network::Namespace;
+use crate::network::{Namespace, enter};
 use crate::process::Process;
 use crate::program::program;
 use crate::server::{Server, set};
@@ -76,11 +76,7 @@ impl Agent {
         let binary = program("forewarn-agent")?;
         let mut command = match &self.namespace {
             None => Command::new(binary),
-            Some(name) => {
-                let mut command = Command::new("nsenter");
-                command.arg(format!("--net=/run/netns/{name}")).arg("--").arg(binary);
-                command
-            }
+            Some(name) => enter(name, binary),
         };
         command.arg("run").arg("--config").arg(config).arg("--enroll-file").arg(&self.token_file);
         self.process = Some(Process::start("forewarn-agent", &command, &self.folder.join("agent.log"))?);

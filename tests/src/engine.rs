@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::folder::Folder;
+use crate::network::{Namespace, enter};
 use crate::process::{Process, run};
 
 /// Until dockerd answers; its first start makes its folders.
@@ -24,8 +25,17 @@ pub const BUSYBOX: &str = "busybox:test";
 pub struct Engine {
     // Fields drop in this order: the daemon goes before its bridge and its folder.
     daemon: Option<Process>,
-    bridge: Bridge,
+    network: EngineNetwork,
     folder: Folder,
+}
+
+/// Where an engine and its containers live on the network.
+#[derive(Debug)]
+enum EngineNetwork {
+    /// On this machine, with a bridge of the engine's own.
+    Bridge(Bridge),
+    /// On a host of its own; containers take the host's network.
+    Namespace(String),
 }
 
 impl Engine {
@@ -34,11 +44,23 @@ impl Engine {
     /// # Errors
     /// When dockerd is missing or does not come up.
     pub fn start() -> Result<Self> {
-        let folder = Folder::new("engine")?;
-        let bridge = Bridge::new()?;
-        let mut engine = Self { daemon: None, bridge, folder };
-        engine.start_daemon()?;
+        let engine = Self::start_on(EngineNetwork::Bridge(Bridge::new()?))?;
         engine.import_busybox()?;
+        Ok(engine)
+    }
+
+    /// Starts an engine without any image on a host of its own; its containers have that host's
+    /// network (`--network host`) or none.
+    ///
+    /// # Errors
+    /// When dockerd is missing or does not come up.
+    pub fn start_in(host: &Namespace) -> Result<Self> {
+        Self::start_on(EngineNetwork::Namespace(host.name().to_owned()))
+    }
+
+    fn start_on(network: EngineNetwork) -> Result<Self> {
+        let mut engine = Self { daemon: None, network, folder: Folder::new("engine")? };
+        engine.start_daemon()?;
         Ok(engine)
     }
 
@@ -48,9 +70,12 @@ impl Engine {
     /// When it does not come up.
     pub fn start_daemon(&mut self) -> Result<()> {
         let path = |name: &str| self.folder.join(name).display().to_string();
-        let mut command = Command::new("dockerd");
+        let (mut command, bridge) = match &self.network {
+            EngineNetwork::Bridge(bridge) => (Command::new("dockerd"), bridge.name()),
+            EngineNetwork::Namespace(name) => (enter(name, "dockerd"), "none"),
+        };
         command.args(["--data-root", &path("data"), "--exec-root", &path("exec"), "--pidfile", &path("pid")]);
-        command.args(["-H", &format!("unix://{}", path("sock")), "--bridge", self.bridge.name()]);
+        command.args(["-H", &format!("unix://{}", path("sock")), "--bridge", bridge]);
         command.args(["--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]);
         command.args(["--log-driver", "json-file", "--shutdown-timeout", "3"]);
         let mut daemon = Process::start("dockerd", &command, &self.folder.join("dockerd.log"))
@@ -92,10 +117,14 @@ impl Engine {
         self.folder.join("data")
     }
 
-    /// The address of the host on the engine's bridge, which containers can reach.
+    /// The address of this machine on the engine's bridge, which containers can reach; none for an
+    /// engine on a host of its own.
     #[must_use]
-    pub fn host_address(&self) -> String {
-        self.bridge.address.clone()
+    pub fn host_address(&self) -> Option<String> {
+        match &self.network {
+            EngineNetwork::Bridge(bridge) => Some(bridge.address.clone()),
+            EngineNetwork::Namespace(_) => None,
+        }
     }
 
     /// Runs the docker client against this engine and returns its output, trimmed.
@@ -110,11 +139,16 @@ impl Engine {
     #[must_use]
     pub fn docker_command(&self) -> Command {
         let mut command = Command::new("docker");
+        self.point(&mut command);
+        command
+    }
+
+    /// Points the docker client that a command may call at this engine.
+    pub fn point(&self, command: &mut Command) {
         command.env("DOCKER_HOST", format!("unix://{}", self.socket().display()));
         command.env("DOCKER_API_VERSION", API_VERSION).env("DOCKER_BUILDKIT", "0");
         // No settings of whoever runs the tests.
         command.env("DOCKER_CONFIG", self.folder.join("client"));
-        command
     }
 
     /// Starts a container that runs a shell script.

@@ -1,6 +1,7 @@
 //! Hosts with a network of their own (namespaces) and the cables between them, which can be cut
 //! and healed. Nothing here has a route to the outside.
 
+use std::ffi::OsStr;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -14,6 +15,14 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 fn next_name(kind: &str) -> String {
     // Interface names have at most 15 bytes.
     format!("fw{kind}{}-{}", std::process::id() % 100_000, NEXT.fetch_add(1, Ordering::SeqCst))
+}
+
+/// A command that will run in the network of a namespace. Only the network differs: `ip netns exec`
+/// would also mount a fresh `/sys`, without the cgroup folders that an agent reads.
+pub(crate) fn enter(name: &str, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/run/netns/{name}")).arg("--").arg(program);
+    command
 }
 
 /// A host of its own, as far as the network goes; loopback is up.
@@ -34,13 +43,10 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// A command that will run in it. Only the network differs: `ip netns exec` would also mount a
-    /// fresh `/sys`, without the cgroup folders that an agent reads.
+    /// A command that will run in it.
     #[must_use]
-    pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{}", self.name)).arg("--").arg(program);
-        command
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        enter(&self.name, program)
     }
 
     /// Its name, for `ip netns`.

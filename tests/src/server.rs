@@ -56,7 +56,9 @@ impl Server {
         set(&mut table, "data_dir", folder.join("data").display().to_string());
         set(&mut table, "database.url", store.url());
         set(&mut table, "console.listen", format!("127.0.0.1:{console_port}"));
-        set(&mut table, "agents.listen", format!("0.0.0.0:{agent_port}"));
+        set(&mut table, "https.listen", format!("0.0.0.0:{agent_port}"));
+        // The chat room of the tests is on loopback.
+        set(&mut table, "notify.allow_loopback", true);
         Ok(Self { process: None, settings: table, console_port, agent_port, folder })
     }
 
@@ -149,9 +151,10 @@ impl Server {
     /// When it was not printed.
     pub fn admin_password(&self) -> Result<String> {
         let text = self.log_text();
-        let line = text.lines().find(|line| line.to_lowercase().contains("password"));
-        let word = line.and_then(|line| line.split_whitespace().last());
-        word.map(str::to_owned).context("the server printed no password at its first start")
+        // `  login    admin / PASSWORD   (shown only this once)`
+        let words = text.lines().find_map(|line| line.trim_start().strip_prefix("login")?.split_once('/'));
+        let password = words.and_then(|(_, rest)| rest.split_whitespace().next());
+        password.map(str::to_owned).context("the server printed no password at its first start")
     }
 
     /// Logs in as the administrator.

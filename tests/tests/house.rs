@@ -12,32 +12,33 @@ use std::path::{Path, PathBuf};
 const SKIPPED_FOLDERS: [&str; 6] = [".git", "target", "node_modules", "data", "out", "dist"];
 
 /// A module head shorter than this says nothing.
-const HEAD_CHARS_MIN: usize = 40;
+const HEAD_CHARS_MIN: usize = 20;
 
 /// Rooms whose imports are closed: only these rooms of the same crate may be named inside.
 /// `(crate folder, room, allowed rooms)`; a room may always name itself.
 const ROOM_MAY_IMPORT: &[(&str, &str, &[&str])] = &[
-    ("agent", "engine", &["settings", "vitals"]),
-    ("agent", "sampler", &["settings", "vitals"]),
-    ("agent", "tailer", &["settings", "vitals"]),
-    ("agent", "spool", &["vitals"]),
-    ("agent", "sender", &["settings", "spool", "vitals"]),
-    ("agent", "vitals", &[]),
+    ("agent", "engine", &["settings"]),
+    ("agent", "sampler", &["settings"]),
+    ("agent", "tailer", &["settings"]),
+    ("agent", "spool", &[]),
+    ("agent", "sender", &["settings", "spool"]),
+    ("agent", "vitals", &["sampler"]),
     ("agent", "settings", &[]),
     ("server", "model", &[]),
     ("server", "series", &["model"]),
     ("server", "forecast", &["series", "model"]),
     ("server", "watch", &["series", "model"]),
     ("server", "store", &["model"]),
-    ("server", "notify", &["model", "telemetry"]),
+    ("server", "notify", &["model", "settings", "telemetry"]),
+    ("server", "seal", &["settings"]),
+    ("server", "site", &["model", "store", "seal", "settings"]),
+    ("server", "outbox", &["model", "store", "notify", "seal", "telemetry"]),
+    ("server", "judge", &["model", "store", "watch", "outbox", "telemetry"]),
+    ("server", "replay", &["model", "series", "forecast", "watch"]),
     ("server", "intake", &["model", "store", "series", "telemetry"]),
     ("server", "settings", &["model"]),
     ("server", "telemetry", &["model"]),
-    (
-        "server",
-        "schedule",
-        &["model", "store", "series", "forecast", "watch", "notify", "intake", "telemetry", "settings"],
-    ),
+    ("server", "schedule", &["model", "store", "series", "forecast", "judge", "outbox", "telemetry", "settings"]),
 ];
 
 /// Rooms that nobody but the crate's root files may import.
@@ -106,7 +107,7 @@ impl Source {
 
 fn repository_top() -> PathBuf {
     let mut folder = std::env::current_dir().expect("a current directory");
-    while !(folder.join("deny.toml").is_file() && folder.join("Cargo.lock").is_file()) {
+    while !(folder.join("rust-toolchain.toml").is_file() && folder.join("Cargo.lock").is_file()) {
         assert!(folder.pop(), "run the house rules inside the repository");
     }
     folder
@@ -410,6 +411,26 @@ fn dead_files(sources: &[Source]) -> Vec<String> {
     faults
 }
 
+/// MySQL tables that leave engine, charset or collation to the server's defaults.
+fn bare_tables(sql: &str) -> Vec<String> {
+    let words = |text: &str| {
+        let text = text.to_lowercase().replace('=', " ").replace("character set", "charset");
+        text.split_whitespace().collect::<Vec<&str>>().join(" ")
+    };
+    let sql = words(sql).replace("create table if not exists", "create table");
+    let mut faults = Vec::new();
+    for table in sql.split("create table ").skip(1) {
+        let table = table.split(';').next().unwrap_or_default();
+        let name: String = table.chars().take_while(|c| is_name(*c) || *c == '`').collect();
+        for wanted in ["engine innodb", "charset utf8mb4", "collate utf8mb4"] {
+            if !table.contains(wanted) {
+                faults.push(format!("table {name} must state {wanted}"));
+            }
+        }
+    }
+    faults
+}
+
 fn migrations(sources: &[Source]) -> Vec<String> {
     let mut trees: BTreeMap<&str, BTreeSet<String>> =
         BTreeMap::from([("mysql", BTreeSet::new()), ("sqlite", BTreeSet::new())]);
@@ -422,16 +443,7 @@ fn migrations(sources: &[Source]) -> Vec<String> {
                 None => faults.push(format!("{}: migrations belong in mysql/ or sqlite/", source.path)),
             }
             if engine == "mysql" {
-                for table in source.text.split("CREATE TABLE").skip(1) {
-                    let table = table.split(';').next().unwrap_or_default().to_lowercase();
-                    for wanted in ["engine=innodb", "charset=utf8mb4", "collate="] {
-                        if !table.replace(" = ", "=").contains(wanted) {
-                            let name: String =
-                                table.trim_start().chars().take_while(|c| !c.is_whitespace() && *c != '(').collect();
-                            faults.push(format!("{}: table {name} must state {wanted}", source.path));
-                        }
-                    }
-                }
+                faults.extend(bare_tables(&source.text).into_iter().map(|fault| format!("{}: {fault}", source.path)));
             }
         }
         let sql = source.path.ends_with(".sql") || (source.path.starts_with("server/src/store") && source.is_rust());
@@ -512,7 +524,7 @@ fn lock_files(sources: &[Source]) -> Vec<String> {
     faults
 }
 
-/// Every path in back quotes in ARCHITECTURE.md exists; the shipped settings exist.
+/// Every path in back quotes in the two pages about the code exists; the shipped settings exist.
 fn documents(sources: &[Source], exists: &dyn Fn(&str) -> bool) -> Vec<String> {
     let mut faults = Vec::new();
     for wanted in
@@ -522,13 +534,13 @@ fn documents(sources: &[Source], exists: &dyn Fn(&str) -> bool) -> Vec<String> {
             faults.push(format!("{wanted}: is missing"));
         }
     }
-    for source in sources.iter().filter(|s| s.path == "ARCHITECTURE.md") {
+    for source in sources.iter().filter(|s| ["ARCHITECTURE.md", "CONTRIBUTING.md"].contains(&s.path.as_str())) {
         for quoted in source.text.split('`').skip(1).step_by(2) {
             let plain = quoted.chars().all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c));
             let top = quoted.split('/').next().unwrap_or_default();
             if plain && quoted.contains('/') && !top.is_empty() && exists(top) && !exists(quoted.trim_end_matches('/'))
             {
-                faults.push(format!("ARCHITECTURE.md: names {quoted}, which does not exist"));
+                faults.push(format!("{}: names {quoted}, which does not exist", source.path));
             }
         }
     }
@@ -676,6 +688,10 @@ fn catches_unequal_migrations() {
     assert_eq!(migrations(&[]).len(), 1);
     let bare = Source::of("server/migrations/mysql/1_start/up.sql", "CREATE TABLE host (id BIGINT);");
     assert_eq!(migrations(&[bare, sqlite()]).len(), 3);
+    assert_eq!(
+        bare_tables("CREATE TABLE IF NOT EXISTS `a` (x INT)\nENGINE = InnoDB CHARACTER SET utf8mb4"),
+        ["table `a` must state collate utf8mb4"]
+    );
     let ignoring = Source::of("server/src/store/block.rs", concat!("sql(\"INSERT", " IGNORE INTO block\")"));
     assert_eq!(migrations(&[mysql(), sqlite(), ignoring]).len(), 1);
 }

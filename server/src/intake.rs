@@ -8,6 +8,7 @@ use forewarn_common::wire::PushReply;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant, timeout_at};
 
+use crate::judge::Freshness;
 use crate::store::{Arriving, PushOutcome, Store, StoreError};
 
 /// How long a commit waits for the blocks of other agents.
@@ -34,6 +35,9 @@ pub enum IntakeError {
     /// The database does not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The block can never be stored.
+    #[error("{0}")]
+    Refused(&'static str),
     /// The server is stopping.
     #[error("the server is stopping; send it again")]
     Stopping,
@@ -46,8 +50,8 @@ pub struct Taken {
     pub reply: PushReply,
     /// The urgent section.
     pub urgent: Urgent,
-    /// Whether the agent's clock is near enough to judge the values as fresh.
-    pub fresh: bool,
+    /// What of it is news.
+    pub freshness: Freshness,
 }
 
 struct Waiting {
@@ -90,9 +94,10 @@ impl Intake {
         let (answer, outcome) = oneshot::channel();
         let block = Arriving {
             header,
-            start_ms,
+            corrected_start_ms: start_ms,
             skew_ms,
             received_ms: now_ms,
+            values: 0,
             keys,
             dictionary,
             urgent: urgent.clone(),
@@ -100,6 +105,9 @@ impl Intake {
         };
         self.queue.send(Waiting { block, answer }).await.map_err(|_| IntakeError::Stopping)?;
         let outcome = outcome.await.map_err(|_| IntakeError::Stopping)??;
+        if let Some(reason) = outcome.refused {
+            return Err(IntakeError::Refused(reason));
+        }
         let reply = PushReply {
             now_ms,
             unknown_layouts: outcome.unknown_layouts,
@@ -108,7 +116,7 @@ impl Intake {
         };
         // A block that waited in a spool tells of the past: its values are history, not news.
         let fresh = !skewed && now_ms - urgent.at_ms < limit::CLOCK_SKEW_MS_MAX;
-        Ok(Taken { reply, urgent, fresh })
+        Ok(Taken { reply, urgent, freshness: Freshness { values: fresh, repeated: !outcome.stored } })
     }
 }
 

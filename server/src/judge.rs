@@ -13,7 +13,7 @@ use crate::model::host::Host;
 use crate::model::incident::{Incident, IncidentState, Subject};
 use crate::model::rule::{Condition, Rule};
 use crate::outbox::Outbox;
-use crate::store::{HostForecast, Store, StoreError};
+use crate::store::{Store, StoreError, StoredForecast};
 use crate::watch::{self, Context, Seen, Target};
 
 /// Another server may have changed rules or names: they are read anew after this long.
@@ -35,6 +35,15 @@ struct Names {
 struct Lane {
     open: Option<HashMap<Subject, Incident>>,
     names: Option<(i64, Arc<Names>)>,
+}
+
+/// What of a block is news.
+#[derive(Debug, Clone, Copy)]
+pub struct Freshness {
+    /// Its values are of now: neither a wrong clock nor a spool stands between.
+    pub values: bool,
+    /// It was stored before. Perhaps it was judged as well, perhaps the server died in between.
+    pub repeated: bool,
 }
 
 /// One thing that was seen, and of what.
@@ -84,12 +93,12 @@ impl Judge {
         Arc::clone(self.lanes.lock().unwrap_or_else(PoisonError::into_inner).entry(host).or_default())
     }
 
-    /// Judges the urgent section of a block that has just been stored. Values of a skewed clock or of an old block
-    /// are history: only their keyword hits and events are looked at.
+    /// Judges the urgent section of a block that is stored. Values of a skewed clock or of an old block are history:
+    /// only their keyword hits and events are looked at.
     ///
     /// # Errors
     /// The database does not answer; the block should not be acknowledged.
-    pub async fn urgent(&self, host: HostId, urgent: &Urgent, fresh: bool, now_ms: i64) -> Result<(), StoreError> {
+    pub async fn urgent(&self, host: HostId, urgent: &Urgent, fresh: Freshness, now_ms: i64) -> Result<(), StoreError> {
         let lane = self.lane(host);
         let mut lane = lane.lock().await;
         let names = self.names(&mut lane, host, now_ms).await?;
@@ -102,7 +111,7 @@ impl Judge {
         for hit in &urgent.hits {
             sights.push(Sight { target: Target::Hit(hit), seen: Seen::Hit(hit) });
         }
-        if fresh {
+        if fresh.values && !fresh.repeated {
             sights.push(Sight { target: Target::Host, seen: Seen::HostBack });
             for last in &urgent.last {
                 let kind = names.kind(host, last.entity);
@@ -111,14 +120,18 @@ impl Judge {
                 sights.push(Sight { target, seen: Seen::Level { value: last.value, at_ms: urgent.at_ms } });
             }
         }
-        self.show_all(&mut lane, host, &names, &sights, !fresh, now_ms).await
+        if fresh.repeated {
+            let open = self.open(&mut lane, host).await?;
+            sights.retain(|sight| !open.values().any(|incident| is_known(incident, sight)));
+        }
+        self.show_all(&mut lane, host, &names, &sights, !fresh.values, now_ms).await
     }
 
     /// Judges the forecasts of a host.
     ///
     /// # Errors
     /// The database does not answer.
-    pub async fn forecasts(&self, host: &Host, forecasts: &[HostForecast], now_ms: i64) -> Result<(), StoreError> {
+    pub async fn forecasts(&self, host: &Host, forecasts: &[StoredForecast], now_ms: i64) -> Result<(), StoreError> {
         let lane = self.lane(host.id);
         let mut lane = lane.lock().await;
         let names = self.names(&mut lane, host.id, now_ms).await?;
@@ -272,20 +285,21 @@ impl Judge {
             let mut incident = change.incident;
             incident.revision = expected.map_or(0, |revision| revision + 1);
             let deliveries = match change.told {
-                Some(transition) => self.outbox.deliveries(&incident, transition, now_ms).await?,
+                Some(transition) => self.outbox.deliveries(rule, &incident, transition, now_ms).await?,
                 None => Vec::new(),
             };
+            let channels = deliveries.len();
             let saved = match (forgotten, expected) {
                 (true, None) => return Ok(()),
                 (true, Some(revision)) => self.store.incident_forget(&incident.id, revision).await,
-                (false, expected) => self.store.incident_save(&incident, expected, &deliveries).await,
+                (false, expected) => self.store.incident_save(&incident, expected, deliveries).await,
             };
             match saved {
                 Ok(()) => {
                     if let Some(transition) = change.told {
                         tracing::info!(
                             rule = %subject.rule, host = %names.host, entity = %entity_name, instance = %subject.instance,
-                            told = transition.word(), channels = deliveries.len(), "an incident changed"
+                            told = transition.word(), channels, "an incident changed"
                         );
                     }
                     if incident.state == IncidentState::Resolved {
@@ -315,6 +329,19 @@ impl Names {
     fn kind(&self, host: HostId, entity: EntityId) -> EntityKind {
         let unknown = if entity == EntityId::of_host(host) { EntityKind::Host } else { EntityKind::Workload };
         self.entities.get(&entity).map_or(unknown, |(_, _, kind)| *kind)
+    }
+}
+
+/// Whether an open incident has this hit or event among its evidence already.
+fn is_known(incident: &Incident, sight: &Sight<'_>) -> bool {
+    let (subject, evidence) = (&incident.subject, &incident.evidence);
+    match sight.seen {
+        Seen::Hit(hit) => subject.entity == hit.entity && subject.instance == hit.rule && evidence.last_ms >= hit.last_ms,
+        Seen::Event(event) => {
+            let same = |known: &crate::model::incident::EventEvidence| known.at_ms == event.at_ms && known.kind == event.kind;
+            subject.entity == event.entity && evidence.events.iter().any(same)
+        }
+        _ => false,
     }
 }
 

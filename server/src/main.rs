@@ -15,7 +15,7 @@ use forewarn_server::notify::Notifier;
 use forewarn_server::outbox::Outbox;
 use forewarn_server::replay;
 use forewarn_server::schedule::{self, Jobs};
-use forewarn_server::seal::SiteKey;
+use forewarn_server::seal::Seal;
 use forewarn_server::settings::Settings;
 use forewarn_server::site::Site;
 use forewarn_server::store::Store;
@@ -117,12 +117,12 @@ fn say(line: &str) {
 }
 
 /// Settings, data directory, site key and database: what every command that touches the site needs.
-async fn open(place: &Where) -> anyhow::Result<(Settings, SiteKey, Store)> {
+async fn open(place: &Where) -> anyhow::Result<(Settings, Seal, Store)> {
     let settings = Settings::load(place.config.as_deref(), place.data_dir.as_deref())?;
     std::fs::create_dir_all(&settings.data_dir).with_context(|| {
         format!("cannot create the data directory {}; give another one with --data-dir", settings.data_dir.display())
     })?;
-    let key = SiteKey::load_or_create(&settings.site_key_file())?;
+    let key = Seal::open_or_create(&settings.site_key_file())?;
     let (store, found) = Store::open(&settings.database_url).await.context("cannot open the database")?;
     for line in found {
         tracing::info!("{line}");
@@ -140,9 +140,10 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let secure = bind(settings.https.listen, "https.listen").await?;
     let tls = Arc::clone(&site.tls);
 
-    let notifier = Notifier::new(&settings)?;
-    let outbox = Arc::new(Outbox::new(store.clone(), key, notifier));
-    let judge = Arc::new(Judge::new(store.clone(), Arc::clone(&outbox)));
+    let notifier = Notifier;
+    let owner = auth::new_secret()?;
+    let outbox = Arc::new(Outbox::new(store.clone(), key, notifier, owner));
+    let judge = Arc::new(Judge::new(store.clone(), Arc::clone(&outbox), now_ms));
     let intake = Intake::start(store.clone(), settings.limits.blocks_in_flight_max);
     let jobs = Jobs {
         store: store.clone(),
@@ -176,7 +177,6 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     for job in running {
         let _ = job.await;
     }
-    store.close().await;
     Ok(())
 }
 
@@ -208,7 +208,7 @@ async fn seed_rules(store: &Store) -> anyhow::Result<()> {
 
 /// Adds the first user to a site that has none, and returns the password.
 async fn first_user(store: &Store, now_ms: i64) -> anyhow::Result<Option<String>> {
-    if store.has_users().await? {
+    if !store.users().await?.is_empty() {
         return Ok(None);
     }
     Ok(Some(set_password(store, ADMIN, now_ms).await?))

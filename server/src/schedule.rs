@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use forewarn_common::block::EntityKind;
 use forewarn_common::clock;
 use forewarn_common::id::{EntityId, HostId};
 use tokio::sync::watch;
@@ -13,11 +14,11 @@ use tokio::task::JoinHandle;
 use crate::forecast::{self, Model};
 use crate::judge::Judge;
 use crate::model::host::Host;
-use crate::model::rule::Rule;
+use crate::model::rule::{Condition, Rule};
 use crate::model::series::{SeriesInfo, SeriesKey};
 use crate::outbox::Outbox;
 use crate::settings::Settings;
-use crate::store::{HostForecast, Store, StoreError};
+use crate::store::{Retention, Store, StoreError, StoredForecast, Wanted};
 
 /// How often due hosts and due deliveries are looked for.
 const LOOK: Duration = Duration::from_millis(500);
@@ -25,8 +26,7 @@ const LOOK: Duration = Duration::from_millis(500);
 const RETAIN_EVERY: Duration = Duration::from_secs(3600);
 /// Time budget of one round of compaction or retention.
 const JOB_BUDGET: Duration = Duration::from_secs(20);
-/// How long after its end an hour is merged: what is later becomes one more part.
-const HOUR_CLOSED_AFTER_MS: i64 = 5 * 60_000;
+const DAY_MS: i64 = 86_400_000;
 
 /// What the jobs work with.
 #[derive(Clone)]
@@ -95,18 +95,26 @@ where
 
 impl Jobs {
     async fn compact(&self) -> Result<(), StoreError> {
-        let report = self.store.compact(clock::wall_ms() - HOUR_CLOSED_AFTER_MS, JOB_BUDGET).await?;
-        if report.merged > 0 {
+        let report = self.store.compact(clock::wall_ms(), JOB_BUDGET).await?;
+        for damage in &report.damaged {
+            tracing::error!("a row was passed over by compaction: {damage}");
+        }
+        if report.merges > 0 {
             tracing::info!(?report, "pushed blocks were merged into hours");
         }
         Ok(())
     }
 
     async fn retain(&self) -> Result<(), StoreError> {
-        let deleted = self.store.retain(clock::wall_ms(), self.settings.store.hour_days, self.settings.store.record_days, JOB_BUDGET).await?;
-        if deleted > 0 {
-            tracing::info!(deleted, "rows past their retention were deleted");
-        }
+        let store = &self.settings.store;
+        let retention = Retention {
+            full_ms: i64::from(store.full_days) * DAY_MS,
+            log_ms: i64::from(store.log_days) * DAY_MS,
+            incident_ms: i64::from(store.incident_days) * DAY_MS,
+        };
+        let report = self.store.retain(clock::wall_ms(), retention, JOB_BUDGET).await?;
+        tracing::debug!(?report, "what is past its retention was deleted");
+        self.store.sessions_expire(clock::wall_ms()).await?;
         Ok(())
     }
 }
@@ -114,7 +122,7 @@ impl Jobs {
 /// One question: a series against a rule's threshold.
 #[derive(Debug, Clone)]
 struct Question {
-    rule: Rule,
+    rule: String,
     key: SeriesKey,
     threshold: f64,
     horizon_ms: i64,
@@ -165,16 +173,22 @@ async fn forecast_rounds(jobs: Jobs, mut stop: watch::Receiver<bool>, mut carrie
 fn questions(rules: &[Rule], series: &[SeriesInfo], host: HostId) -> Vec<Question> {
     let own = EntityId::of_host(host);
     let asks = |rule: &Rule, info: &SeriesInfo| {
-        let (threshold, horizon_ms) = crate::watch::threshold_of(rule, &info.key.metric, info.key.entity == own)?;
-        Some(Question { rule: rule.clone(), key: info.key.clone(), threshold, horizon_ms })
+        let kind = if info.key.entity == own { EntityKind::Host } else { EntityKind::Workload };
+        match &rule.condition {
+            Condition::Threshold { metric, entity_kind, threshold, horizon_ms, .. }
+                if *metric == info.key.metric && *entity_kind == kind =>
+            {
+                Some(Question { rule: rule.id.clone(), key: info.key.clone(), threshold: *threshold, horizon_ms: *horizon_ms })
+            }
+            _ => None,
+        }
     };
     rules.iter().filter(|rule| rule.enabled).flat_map(|rule| series.iter().filter_map(move |info| asks(rule, info))).collect()
 }
 
 async fn forecast_host(jobs: &Jobs, host: &Host, carried: &mut Carried, now_ms: i64) -> Result<(), StoreError> {
     let judge = &jobs.settings.judge;
-    let rules = jobs.judge.rules().await?;
-    let questions = questions(&rules, &jobs.store.series(host.id).await?, host.id);
+    let rules = jobs.judge.rules(now_ms).await?;
     let model = Model {
         step_ms: judge.grid_ms,
         close_after_ms: judge.close_after_ms,
@@ -182,10 +196,11 @@ async fn forecast_host(jobs: &Jobs, host: &Host, carried: &mut Carried, now_ms: 
         ..Model::default()
     };
     let history_ms = model.window_buckets as i64 * model.step_ms;
+    let questions = questions(&rules, &jobs.store.series(host.id, now_ms - history_ms).await?, host.id);
     // Series that were read to the same time are read together.
     let mut spans: HashMap<i64, Vec<Question>> = HashMap::new();
     for question in questions {
-        let read_to = carried.states.get(&(question.rule.id.clone(), question.key.clone())).map(|(read_to, _)| *read_to);
+        let read_to = carried.states.get(&(question.rule.clone(), question.key.clone())).map(|(read_to, _)| *read_to);
         spans.entry(read_to.unwrap_or(now_ms - history_ms).max(now_ms - history_ms)).or_default().push(question);
     }
     let mut answers = Vec::new();
@@ -194,11 +209,11 @@ async fn forecast_host(jobs: &Jobs, host: &Host, carried: &mut Carried, now_ms: 
         keys.sort();
         keys.dedup();
         // Raw points, so that the grid of the forecast is the only one that buckets.
-        let read = jobs.store.read(host.id, &keys, from_ms, now_ms, 0).await?;
-        let points: HashMap<SeriesKey, Vec<(i64, f64)>> = read.into_iter().map(|series| (series.info.key, series.points)).collect();
+        let read = jobs.store.read(host.id, Wanted::Series(keys), from_ms, now_ms, 0).await?;
+        let points: HashMap<SeriesKey, Vec<(i64, f64)>> = read.series.into_iter().map(|series| (series.info.key, series.points)).collect();
         let mut work = Vec::with_capacity(questions.len());
         for question in questions {
-            let name = (question.rule.id.clone(), question.key.clone());
+            let name = (question.rule.clone(), question.key.clone());
             let state = carried.states.remove(&name).map(|(_, state)| state);
             work.push((question, state, name));
         }
@@ -218,9 +233,9 @@ async fn forecast_host(jobs: &Jobs, host: &Host, carried: &mut Carried, now_ms: 
         .map_err(|error| StoreError::Setup(format!("a forecast ended abnormally: {error}")))?;
         for (question, name, read_to, state, answer) in judged {
             carried.states.insert(name, (read_to, state));
-            answers.push(HostForecast { key: question.key, rule: question.rule.id, forecast: answer });
+            answers.push(StoredForecast { key: question.key, rule: question.rule, forecast: answer });
         }
     }
-    jobs.store.forecasts_put(host.id, now_ms, &answers).await?;
+    jobs.store.forecasts_put(host.id, now_ms, answers.clone()).await?;
     jobs.judge.forecasts(host, &answers, now_ms).await
 }

@@ -117,10 +117,12 @@ pub struct Judge {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
-    /// Days that full resolution is kept.
-    pub hour_days: u32,
-    /// Days that keyword hits, events and resolved incidents are kept.
-    pub record_days: u32,
+    /// Days that samples are kept at full resolution.
+    pub full_days: u32,
+    /// Days that keyword hits and engine events are kept.
+    pub log_days: u32,
+    /// Days that resolved incidents are kept.
+    pub incident_days: u32,
     /// How often blocks are compacted.
     pub compact_every_ms: i64,
 }
@@ -204,7 +206,7 @@ impl Default for Judge {
 
 impl Default for Store {
     fn default() -> Self {
-        Self { hour_days: 14, record_days: 400, compact_every_ms: 600_000 }
+        Self { full_days: 35, log_days: 90, incident_days: 400, compact_every_ms: 600_000 }
     }
 }
 
@@ -301,7 +303,11 @@ impl RawSettings {
                 return refuse(key, got.to_string(), accepted);
             }
         }
-        for (key, got) in [("store.hour_days", self.store.hour_days), ("store.record_days", self.store.record_days)] {
+        for (key, got) in [
+            ("store.full_days", self.store.full_days),
+            ("store.log_days", self.store.log_days),
+            ("store.incident_days", self.store.incident_days),
+        ] {
             if !(1..=3650).contains(&got) {
                 return refuse(key, got.to_string(), "give 1 to 3650 days");
             }
@@ -347,7 +353,7 @@ mod tests {
         let shipped: RawSettings = toml::from_str(include_str!("../../config/server.toml")).unwrap();
         assert_eq!(shipped, RawSettings::default());
         let text = include_str!("../../config/server.toml");
-        for key in ["listen", "grid_ms", "hour_days", "allow_loopback", "connections_max", "zone", "url"] {
+        for key in ["listen", "grid_ms", "full_days", "allow_loopback", "connections_max", "zone", "url"] {
             assert!(text.lines().any(|line| line.starts_with(key)), "{key} is not in config/server.toml");
         }
     }
@@ -362,7 +368,7 @@ mod tests {
             ("[database]\nurl = \"postgres://u:secret@h/d\"", "database.url = postgres is not accepted; begin it with sqlite:// or mysql://"),
             ("[site]\nzone = \"Mars/Base\"", "site.zone = Mars/Base is not accepted"),
             ("[https]\ncert_file = \"a.pem\"", "give cert_file and key_file, or neither"),
-            ("[store]\nhour_days = 0", "store.hour_days = 0 is not accepted; give 1 to 3650 days"),
+            ("[store]\nfull_days = 0", "store.full_days = 0 is not accepted; give 1 to 3650 days"),
             ("[limits\n", "invalid table header"),
         ];
         let dir = tempfile::tempdir().unwrap();

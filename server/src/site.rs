@@ -12,7 +12,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::seal::{SealError, SiteKey};
+use crate::seal::{Seal, SealError};
 use crate::settings::Settings;
 use crate::store::{Store, StoreError};
 
@@ -75,7 +75,7 @@ impl Site {
     ///
     /// # Errors
     /// The database does not answer, the CA cannot be opened, or the configured certificate does not work.
-    pub async fn open(store: &Store, key: &SiteKey, settings: &Settings, now_ms: i64) -> Result<Self, SiteError> {
+    pub async fn open(store: &Store, key: &Seal, settings: &Settings, now_ms: i64) -> Result<Self, SiteError> {
         let (chain, leaf_key) = if settings.https.cert_file.as_os_str().is_empty() {
             let ca = load_or_make_ca(store, key, now_ms).await?;
             issue(&ca, &settings.site.name, &settings.https.names, now_ms)?
@@ -96,7 +96,7 @@ impl Site {
     }
 }
 
-async fn load_or_make_ca(store: &Store, key: &SiteKey, now_ms: i64) -> Result<Ca, SiteError> {
+async fn load_or_make_ca(store: &Store, key: &Seal, now_ms: i64) -> Result<Ca, SiteError> {
     let sealed = match store.site_get(CA_KEY).await? {
         Some(sealed) => sealed,
         None => {

@@ -32,7 +32,7 @@ pub(super) fn routes() -> Vec<Route> {
 async fn enroll(app: Arc<App>, call: Call) -> Result<Response, Refused> {
     let request: EnrollRequest = call.json()?;
     let random = |_| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the system's random generator failed");
-    if !app.store.token_redeem(auth::hash_secret(&request.secret), call.now_ms).await? {
+    if app.store.token_redeem(auth::hash_secret(&request.secret), call.now_ms).await?.is_none() {
         return Err(Refused::new(
             StatusCode::FORBIDDEN,
             "token_refused",
@@ -75,13 +75,14 @@ async fn push(app: Arc<App>, call: Call) -> Result<Response, Refused> {
         }
         IntakeError::Block(_) => Refused::new(StatusCode::UNPROCESSABLE_ENTITY, "block_refused", error.to_string()),
         IntakeError::Host { .. } => Refused::new(StatusCode::FORBIDDEN, "foreign_block", error.to_string()),
+        IntakeError::Refused(_) => Refused::new(StatusCode::UNPROCESSABLE_ENTITY, "block_refused", error.to_string()),
         IntakeError::Store(error) => error.into(),
         IntakeError::Stopping => {
             Refused::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the server is stopping; send it again")
         }
     })?;
     // Judged before it is acknowledged: if the server dies here, the agent sends it again and it is judged then.
-    app.judge.urgent(host, &taken.urgent, taken.fresh, call.now_ms).await?;
+    app.judge.urgent(host, &taken.urgent, taken.freshness, call.now_ms).await?;
     let mut reply = taken.reply;
     reply.config_version = app.keywords(call.now_ms).await?.version;
     Ok(json(StatusCode::OK, &reply))

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use forewarn_common::keyword::{KeywordRule, Severity};
+use forewarn_common::clock;
+use forewarn_common::keyword::KeywordRule;
 use forewarn_common::limit;
 use http::{HeaderValue, Method, StatusCode, header};
 use warp::reply::Response;
@@ -102,7 +103,7 @@ async fn login(app: Arc<App>, call: Call) -> Result<Response, Refused> {
     if let Some(seconds) = app.logins.wait_s(address, call.now_ms) {
         return Err(Refused::busy(seconds, format!("too many failed logins from here; try again in {seconds} s")));
     }
-    let known = app.store.user_get(&login.user).await?.map(|user| user.password_hash);
+    let known = app.store.user(&login.user).await?.map(|user| user.password_hash);
     // An unknown name costs the same time as a wrong password.
     let hash = known.clone().unwrap_or_else(|| app.decoy_hash.clone());
     let password = login.password;
@@ -191,7 +192,7 @@ fn apply(change: &view::RuleChange, rule: &mut Rule) -> Result<(), &'static str>
 
 async fn channels(app: Arc<App>, _: Call) -> Result<Response, Refused> {
     let mut last = app.store.last_deliveries().await?;
-    let channels = app.outbox.channels().await?;
+    let channels = app.outbox.channels(clock::wall_ms()).await?;
     let views: Vec<_> = channels
         .iter()
         .cloned()
@@ -254,7 +255,7 @@ async fn add_channel(app: Arc<App>, call: Call) -> Result<Response, Refused> {
 }
 
 async fn find_channel(app: &App, id: &str) -> Result<Channel, Refused> {
-    let channels = app.outbox.channels().await?;
+    let channels = app.outbox.channels(clock::wall_ms()).await?;
     channels.iter().find(|channel| channel.id == id).cloned().ok_or_else(|| Refused::not_found("channel"))
 }
 
@@ -358,6 +359,8 @@ fn check_keywords(rules: &[KeywordRule]) -> Result<(), String> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use forewarn_common::keyword::Severity;
+
     use super::*;
 
     #[test]

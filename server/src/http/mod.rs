@@ -106,7 +106,7 @@ impl App {
                     return Err(Refused::new(StatusCode::FORBIDDEN, "header_missing", detail));
                 }
                 let secret = auth::session_cookie(&call.headers).ok_or_else(|| Refused::unauthorized("log in first"))?;
-                let session = self.store.session_get(secret).await?.filter(|session| session.expires_ms > call.now_ms);
+                let session = self.store.session_get(secret, call.now_ms).await?;
                 call.user = session.ok_or_else(|| Refused::unauthorized("the session has ended; log in again"))?.user;
                 Ok(())
             }

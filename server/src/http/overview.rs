@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use forewarn_common::block::{Entity, EntityKind, LastValue};
+use forewarn_common::clock;
 use forewarn_common::id::{EntityId, HostId};
 use forewarn_common::metric::Id;
 use http::StatusCode;
@@ -18,13 +19,13 @@ use crate::model::host::{Host, KnownEntity};
 use crate::model::incident::Incident;
 use crate::model::rule::{Condition, Rule};
 use crate::model::series::{SeriesInfo, SeriesKey};
-use crate::store::{HostForecast, IncidentFilter};
+use crate::store::{IncidentFilter, StoredForecast, Wanted};
 
 const DAY_MS: i64 = 86_400_000;
 /// Incidents shown on the first page and on a host's page.
-const INCIDENTS_SHOWN: usize = 100;
+const INCIDENTS_SHOWN: i64 = 100;
 /// Incidents of a page of the list.
-const PAGE: usize = 50;
+const PAGE: i64 = 50;
 /// Points of a plot.
 const POINTS_MAX: i64 = 2000;
 /// A silent host without a rule for silence is marked after this long.
@@ -35,7 +36,7 @@ struct Parts {
     host: Host,
     entities: Vec<Entity>,
     last: Vec<LastValue>,
-    forecasts: Vec<HostForecast>,
+    forecasts: Vec<StoredForecast>,
     open: u32,
 }
 
@@ -53,7 +54,7 @@ impl Parts {
     }
 
     fn outlooks(&self) -> Vec<view::Outlook> {
-        let outlook = |known: &HostForecast| view::Outlook {
+        let outlook = |known: &StoredForecast| view::Outlook {
             rule: known.rule.clone(),
             entity: known.key.entity,
             entity_name: self.name_of(known.key.entity),
@@ -111,17 +112,17 @@ fn silent_after_ms(rules: &[Rule]) -> i64 {
 
 pub(super) async fn overview(app: Arc<App>, call: Call) -> Result<Response, Refused> {
     let rules = app.store.rules().await?;
-    let channels = app.outbox.channels().await?;
+    let channels = app.outbox.channels(clock::wall_ms()).await?;
     let filter = IncidentFilter { open_only: true, ..IncidentFilter::default() };
-    let (open, _) = app.store.incidents(&filter, None, INCIDENTS_SHOWN).await?;
+    let (open, _) = app.store.incidents(filter, None, INCIDENTS_SHOWN).await?;
     let mut entities: HashMap<HostId, Vec<Entity>> = HashMap::new();
     for known in app.store.entities(None).await? {
         entities.entry(known.host).or_default().push(known.entity);
     }
     let mut last: HashMap<HostId, Vec<LastValue>> =
-        app.store.latest(None).await?.into_iter().map(|latest| (latest.host, latest.values)).collect();
-    let mut forecasts: HashMap<HostId, Vec<HostForecast>> = HashMap::new();
-    for known in app.store.forecasts(None).await? {
+        app.store.latest_all().await?.into_iter().map(|latest| (latest.host, latest.values)).collect();
+    let mut forecasts: HashMap<HostId, Vec<StoredForecast>> = HashMap::new();
+    for known in app.store.forecasts_all().await? {
         forecasts.entry(known.key.host).or_default().push(known);
     }
     let silent_after = silent_after_ms(&rules);
@@ -151,23 +152,23 @@ fn host_of(call: &Call) -> Result<HostId, Refused> {
 
 pub(super) async fn host(app: Arc<App>, call: Call) -> Result<Response, Refused> {
     let id = host_of(&call)?;
-    let host = app.store.hosts().await?.into_iter().find(|host| host.id == id).ok_or_else(|| Refused::not_found("host"))?;
+    let host = app.store.host(id).await?.ok_or_else(|| Refused::not_found("host"))?;
     let known = app.store.entities(Some(id)).await?;
     let filter = IncidentFilter { host: Some(id), ..IncidentFilter::default() };
-    let (mut incidents, _) = app.store.incidents(&filter, None, INCIDENTS_SHOWN).await?;
+    let (mut incidents, _) = app.store.incidents(filter, None, INCIDENTS_SHOWN).await?;
     incidents.retain(|incident| incident.resolved_ms.is_none_or(|at| call.now_ms - at < DAY_MS));
     let enrolled_ms = host.enrolled_ms;
     let parts = Parts {
         entities: known.iter().map(|known| known.entity.clone()).collect(),
-        last: app.store.latest(Some(id)).await?.into_iter().flat_map(|latest| latest.values).collect(),
-        forecasts: app.store.forecasts(Some(id)).await?,
+        last: app.store.latest(id).await?.map(|latest| latest.values).unwrap_or_default(),
+        forecasts: app.store.forecasts(id).await?,
         open: incidents.iter().filter(|incident| incident.resolved_ms.is_none()).count() as u32,
         host,
     };
     let mut workloads: Vec<_> =
         known.iter().filter(|known| known.entity.kind == EntityKind::Workload).map(|known| workload(known, &parts)).collect();
     workloads.sort_by_cached_key(|workload| (workload.running != Some(true), workload.name.clone()));
-    let mut series: Vec<_> = app.store.series(id).await?.into_iter().map(|info| series_view(info, &parts.entities, &parts.host)).collect();
+    let mut series: Vec<_> = app.store.series(id, call.now_ms - DAY_MS).await?.into_iter().map(|info| series_view(info, &parts.entities, &parts.host)).collect();
     series.sort_by_cached_key(|series| {
         (series.entity_kind == EntityKind::Workload, series.entity_name.clone(), series.metric.clone(), series.instance.clone())
     });
@@ -226,12 +227,13 @@ pub(super) async fn plot(app: Arc<App>, call: Call) -> Result<Response, Refused>
     let wanted = call.number("points")?.unwrap_or(300).clamp(10, POINTS_MAX);
     // Whole seconds, so that neighbouring requests cut the same buckets.
     let step_ms = (((to_ms - from_ms) / wanted + 999) / 1000 * 1000).max(1000);
-    let info = app.store.series(id).await?.into_iter().find(|info| info.key == key);
+    let info = app.store.series(id, from_ms).await?.into_iter().find(|info| info.key == key);
     let info = info.ok_or_else(|| Refused::not_found("series"))?;
     let entities: Vec<Entity> = app.store.entities(Some(id)).await?.into_iter().map(|known| known.entity).collect();
-    let host = app.store.hosts().await?.into_iter().find(|host| host.id == id).ok_or_else(|| Refused::not_found("host"))?;
-    let read = app.store.read(id, std::slice::from_ref(&key), from_ms / step_ms * step_ms, to_ms, step_ms).await?;
-    let points = read.into_iter().find(|points| points.info.key == key).map(|points| points.points).unwrap_or_default();
+    let host = app.store.host(id).await?.ok_or_else(|| Refused::not_found("host"))?;
+    let wanted = Wanted::Series(vec![key.clone()]);
+    let read = app.store.read(id, wanted, from_ms / step_ms * step_ms, to_ms, step_ms).await?;
+    let points = read.series.into_iter().find(|points| points.info.key == key).map(|points| points.points).unwrap_or_default();
     let series = series_view(info, &entities, &host);
     let kind = series.entity_kind;
     let rule = app.store.rules().await?.into_iter().find_map(|rule| match rule.condition {
@@ -240,7 +242,7 @@ pub(super) async fn plot(app: Arc<App>, call: Call) -> Result<Response, Refused>
         }
         _ => None,
     });
-    let forecast = app.store.forecasts(Some(id)).await?.into_iter().find(|known| known.key == key).map(|known| known.forecast);
+    let forecast = app.store.forecasts(id).await?.into_iter().find(|known| known.key == key).map(|known| known.forecast);
     let band = forecast.as_ref().map(|forecast| forecast.band.clone()).unwrap_or_default();
     let (rule, threshold) = rule.unzip();
     Ok(json(StatusCode::OK, &view::Plot { series, step_ms, points, threshold, rule, forecast, band }))
@@ -254,7 +256,7 @@ pub(super) fn delivery_view(delivery: Delivery, channel_name: &str) -> view::Del
 
 async fn incident_views(app: &App, incidents: Vec<Incident>) -> Result<Vec<view::Incident>, Refused> {
     let ids: Vec<String> = incidents.iter().map(|incident| incident.id.clone()).collect();
-    let channels = app.outbox.channels().await?;
+    let channels = app.outbox.channels(clock::wall_ms()).await?;
     let mut deliveries: HashMap<String, Vec<view::Delivery>> = HashMap::new();
     for delivery in app.store.deliveries_of(&ids).await? {
         let incident = delivery.incident.clone();
@@ -295,8 +297,8 @@ pub(super) async fn incidents(app: Arc<App>, call: Call) -> Result<Response, Ref
         "" => None,
         text => Some(text.parse().map_err(|_| Refused::bad_request("host must be a host's id"))?),
     };
-    let cursor = Some(call.text("cursor")).filter(|cursor| !cursor.is_empty()).map(str::to_owned);
-    let (page, next) = app.store.incidents(&IncidentFilter { host, open_only }, cursor, PAGE).await?;
+    let cursor = Some(call.text("cursor")).filter(|cursor| !cursor.is_empty());
+    let (page, next) = app.store.incidents(IncidentFilter { host, open_only }, cursor, PAGE).await?;
     Ok(json(StatusCode::OK, &view::IncidentPage { incidents: incident_views(&app, page).await?, next }))
 }
 

@@ -54,12 +54,12 @@ async fn a_merged_hour_reads_as_its_blocks_did(place: Place) {
     assert_eq!((report.merges, report.parents), (3, 260));
     assert_eq!(report.samples, blocks(agent).iter().map(|arriving| arriving.values).sum::<i64>());
     assert_eq!(rows(&store).await, (0, 3));
-    assert_eq!(everything(&store, agent.host).await, expected(&times_of(&blocks(agent))));
+    assert_same(&everything(&store, agent.host).await, &expected(&times_of(&blocks(agent))));
     // Nothing is left to do.
     let again = store.compact(AFTER_MS, LONG).await.unwrap();
     assert_eq!(again, CompactReport { finished: true, ..CompactReport::default() });
     // A restarted server, which knows no layout yet, reads the same.
-    assert_eq!(everything(&place.open().await, agent.host).await, expected(&times_of(&blocks(agent))));
+    assert_same(&everything(&place.open().await, agent.host).await, &expected(&times_of(&blocks(agent))));
 }
 
 async fn any_arrival_order_with_gaps_and_late_blocks_gives_the_same_samples(place: Place) {
@@ -118,7 +118,7 @@ async fn two_compactors_at_once_keep_every_sample_once(place: Place) {
     assert_eq!(reports.iter().map(|report| report.merges).sum::<usize>(), 18);
     assert_eq!(rows(&store).await, (0, 18));
     for agent in agents {
-        assert_eq!(everything(&store, agent.host).await, expected(&times_of(&blocks(agent))));
+        assert_same(&everything(&store, agent.host).await, &expected(&times_of(&blocks(agent))));
     }
 }
 
@@ -150,7 +150,7 @@ async fn blocks_of_an_unknown_layout_wait_for_it(place: Place) {
     let report = store.compact(AFTER_MS, LONG).await.unwrap();
     assert_eq!((report.merges, report.parents, report.waiting), (1, 2, 0));
     let times: Vec<i64> = (0..6).map(|tick| T0 + tick * STEP_MS).collect();
-    assert_eq!(everything(&store, agent.host).await, expected(&times));
+    assert_same(&everything(&store, agent.host).await, &expected(&times));
 }
 
 async fn flip(store: &Store, tier: i16, start_ms: i64) {
@@ -199,7 +199,7 @@ async fn many_late_parts_become_one(place: Place) {
         assert!(pushed == 0 && merged <= 4, "{pushed} {merged}");
     }
     let all: Vec<Arriving> = (0..12).map(|seq| agent.arriving(seq, 3)).collect();
-    assert_eq!(everything(&store, agent.host).await, expected(&times_of(&all)));
+    assert_same(&everything(&store, agent.host).await, &expected(&times_of(&all)));
 }
 
 async fn retention_deletes_what_is_old_and_nothing_else(place: Place) {
@@ -213,7 +213,7 @@ async fn retention_deletes_what_is_old_and_nothing_else(place: Place) {
     assert_eq!(report.blocks, 1 + 20);
     let kept: Vec<Arriving> =
         blocks(agent).into_iter().filter(|a| a.corrected_start_ms >= T0 + HOUR_MS + 600_000).collect();
-    assert_eq!(everything(&store, agent.host).await, expected(&times_of(&kept)));
+    assert_same(&everything(&store, agent.host).await, &expected(&times_of(&kept)));
     // What was deleted is not taken again: its receipt stays.
     assert!(!store.push(vec![agent.arriving(0, 3)]).await.unwrap()[0].stored);
     let report = store.retain(T0 + 2 * HOUR_MS + 600_000, retention, LONG).await.unwrap();
@@ -226,5 +226,5 @@ async fn a_round_out_of_time_goes_on_next_time(place: Place) {
     let report = store.compact(AFTER_MS, Duration::ZERO).await.unwrap();
     assert!(!report.finished && report.merges == 0);
     assert!(store.compact(AFTER_MS, LONG).await.unwrap().finished);
-    assert_eq!(everything(&store, agent.host).await, expected(&times_of(&blocks(agent))));
+    assert_same(&everything(&store, agent.host).await, &expected(&times_of(&blocks(agent))));
 }

@@ -31,7 +31,7 @@ async fn a_block_sent_twice_is_stored_once(place: Place) {
     let again = store.push(vec![agent.arriving(0, 3), agent.arriving(1, 3), agent.arriving(1, 3)]).await.unwrap();
     assert_eq!(again.iter().map(|outcome| outcome.stored).collect::<Vec<_>>(), [false, true, false]);
     let all = [agent.arriving(0, 3), agent.arriving(1, 3)];
-    assert_eq!(everything(&store, agent.host).await, expected(&times_of(&all)));
+    assert_same(&everything(&store, agent.host).await, &expected(&times_of(&all)));
 }
 
 /// Runs a property over a real store: few cases, each a new host, on a fixed seed that is printed when it fails.
@@ -87,7 +87,7 @@ async fn a_storm_of_blocks_goes_in_by_batches(place: Place) {
     assert!(again.iter().all(|outcome| !outcome.stored));
     for agent in agents {
         let all: Vec<Arriving> = (0..300).map(|seq| agent.arriving(seq, 3)).collect();
-        assert_eq!(everything(&store, agent.host).await, expected(&times_of(&all)));
+        assert_same(&everything(&store, agent.host).await, &expected(&times_of(&all)));
     }
 }
 
@@ -105,7 +105,7 @@ async fn unknown_layouts_and_entities_are_asked_for_until_they_come(place: Place
     assert_eq!((told.unknown_layouts.len(), told.unknown_entities.len()), (0, 0));
     // What came before its layout can be read now.
     let times: Vec<i64> = (0..9).map(|tick| T0 + tick * STEP_MS).collect();
-    assert_eq!(everything(&store, agent.host).await, expected(&times));
+    assert_same(&everything(&store, agent.host).await, &expected(&times));
 }
 
 async fn a_changed_entity_replaces_its_record(place: Place) {
@@ -248,7 +248,7 @@ async fn several_servers_take_blocks_of_one_host(place: Place) {
     let stored: usize = tasks.join_all().await.into_iter().sum();
     assert_eq!(stored, 20);
     let all: Vec<Arriving> = (0..20).map(|seq| agent.arriving(seq, 3)).collect();
-    assert_eq!(everything(&place.open().await, agent.host).await, expected(&times_of(&all)));
+    assert_same(&everything(&place.open().await, agent.host).await, &expected(&times_of(&all)));
 }
 
 async fn a_wrong_clock_is_stored_under_corrected_time(place: Place) {

@@ -197,6 +197,26 @@ pub(super) async fn everything(store: &Store, host: HostId) -> BTreeMap<(String,
         .collect()
 }
 
+/// Compares two such maps and tells only where they part.
+pub(super) fn assert_same(
+    got: &BTreeMap<(String, String), Vec<(i64, u64)>>,
+    want: &BTreeMap<(String, String), Vec<(i64, u64)>>,
+) {
+    assert_eq!(got.keys().collect::<Vec<_>>(), want.keys().collect::<Vec<_>>());
+    for (key, want) in want {
+        let got = &got[key];
+        let parts = got.iter().zip(want).position(|(got, want)| got != want).unwrap_or(got.len().min(want.len()));
+        assert!(
+            got == want,
+            "{key:?}: {} points, {} wanted; from point {parts}: {:?}, wanted {:?}",
+            got.len(),
+            want.len(),
+            got.get(parts),
+            want.get(parts)
+        );
+    }
+}
+
 pub(super) fn times_of(arrivals: &[Arriving]) -> Vec<i64> {
     arrivals
         .iter()

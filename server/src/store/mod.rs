@@ -4,7 +4,7 @@
 //! judges, forecasts or sends.
 
 mod column;
-
+mod compact;
 mod connection;
 mod delivery;
 mod forecast;
@@ -18,6 +18,8 @@ mod receipt;
 mod schema;
 mod setting;
 mod setup;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -25,10 +27,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use forewarn_common::block::Layout;
 use forewarn_common::id::{HostId, LayoutId};
 
+pub use compact::{CompactReport, RetainReport, Retention};
 pub use forecast::StoredForecast;
 pub use incident::IncidentFilter;
 pub use log::{StoredEvent, StoredHit};
-pub use push::{Arriving, PushOutcome};
+pub use push::{Arriving, BLOCK_SPAN_MS_MAX, PushOutcome};
 pub use read::{Latest, Reading, Wanted};
 pub use setting::{AuditEntry, SealedChannel};
 

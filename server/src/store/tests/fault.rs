@@ -1,0 +1,209 @@
+//! Databases that are missing, newer, broken or killed.
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use diesel::connection::SimpleConnection;
+
+use super::mariadb::Mariadb;
+use super::*;
+
+on_both_engines!(
+    a_newer_schema_is_refused_with_a_clear_sentence,
+    servers_that_start_together_make_one_schema,
+    what_was_found_is_told,
+    a_failed_transaction_leaves_nothing,
+    one_insert_of_many_rows_counts_them_all,
+);
+
+async fn raw(store: &Store, statement: &'static str) -> Result<(), StoreError> {
+    store.inner.pool.bare(move |connection| Ok(connection.batch_execute(statement)?)).await
+}
+
+async fn a_newer_schema_is_refused_with_a_clear_sentence(place: Place) {
+    let store = place.open().await;
+    raw(&store, "INSERT INTO __diesel_schema_migrations (version) VALUES ('9999')").await.unwrap();
+    let refused = Store::open(&place.url).await.err().unwrap();
+    assert_eq!(
+        refused.to_string(),
+        "the database has schema 9999, this release knows schemas up to 0001: run the newer release, or restore a \
+         backup made by this one"
+    );
+}
+
+async fn servers_that_start_together_make_one_schema(place: Place) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..5_u8 {
+        let url = place.url.clone();
+        tasks.spawn(async move {
+            let (store, _) = Store::open(&url).await.unwrap();
+            store.push(vec![Agent::new(number).arriving(0, 3)]).await.unwrap();
+        });
+    }
+    tasks.join_all().await;
+    assert_eq!(place.open().await.latest_all().await.unwrap().len(), 5);
+}
+
+async fn what_was_found_is_told(place: Place) {
+    let (store, found) = Store::open(&place.url).await.unwrap();
+    store.ping().await.unwrap();
+    let all = found.join("\n");
+    if place.is_mysql() {
+        for part in ["MariaDB", "latin1", "NOT strict", "max_allowed_packet", "innodb_flush_log_at_trx_commit = 1"] {
+            assert!(all.contains(part), "{part} in {all}");
+        }
+    } else {
+        assert!(all.contains("SQLite 3.") && all.contains("synchronous = FULL"), "{all}");
+    }
+}
+
+async fn a_failed_transaction_leaves_nothing(place: Place) {
+    let (store, agent) = (place.open().await, Agent::new(1));
+    // The receipt and the block are written before the row that fails.
+    raw(&store, "DROP TABLE series_group").await.unwrap();
+    assert!(store.push(vec![agent.arriving(0, 3)]).await.is_err());
+    raw(&store, "CREATE TABLE series_group (host VARBINARY(16) NOT NULL, entity BIGINT NOT NULL, layout BIGINT NOT NULL, first_ms BIGINT NOT NULL, last_ms BIGINT NOT NULL, PRIMARY KEY (host, entity, layout))").await.unwrap();
+    assert_eq!(store.latest_all().await.unwrap(), vec![]);
+    assert!(everything(&store, agent.host).await.is_empty());
+    assert!(store.push(vec![agent.arriving(0, 3)]).await.unwrap()[0].stored, "no receipt was left behind");
+}
+
+async fn one_insert_of_many_rows_counts_them_all(place: Place) {
+    use super::super::connection::insert_many;
+    use super::super::push::NewBlock;
+    use super::super::schema::block;
+    use diesel::prelude::*;
+    let store = place.open().await;
+    let row = |part: i64| NewBlock {
+        tier: 7,
+        start_ms: i64::MAX,
+        host: &[9; 16],
+        part,
+        end_ms: i64::MIN,
+        stored_ms: 0,
+        samples: -1,
+        skewed: part % 2 == 0,
+        bytes: &[0, 255, 39, 92],
+    };
+    let (inserted, duplicate, deleted, unchanged) = store
+        .inner
+        .pool
+        .bare(move |connection| {
+            let rows: Vec<_> = (0..500).map(row).collect();
+            let inserted = insert_many!(connection, block::table, &rows)?;
+            let duplicate = insert_many!(connection, block::table, &vec![row(600), row(3)]).is_err();
+            let even = block::table.filter(block::tier.eq(7_i16)).filter(block::skewed.eq(true));
+            // Rows that already have the value count as affected on both engines: compare-and-set relies on it.
+            let unchanged = diesel::update(even).set(block::samples.eq(-1_i64)).execute(connection)?;
+            let deleted = diesel::delete(even).execute(connection)?;
+            Ok((inserted, duplicate, deleted, unchanged))
+        })
+        .await
+        .unwrap();
+    assert_eq!((inserted, duplicate, deleted, unchanged), (500, true, 250, 250));
+}
+
+#[tokio::test]
+async fn other_urls_are_refused() {
+    for url in ["", "forewarn.db", "sqlite:", "sqlite://", "postgres://host/db", "mysqlx://host"] {
+        let refused = Store::open(url).await.err().unwrap().to_string();
+        assert!(refused.starts_with("database url "), "{url}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn an_unwritable_folder_is_told_by_name() {
+    let refused = Store::open("sqlite:///proc/forewarn/forewarn.db").await.err().unwrap().to_string();
+    assert!(refused.contains("/proc/forewarn/forewarn.db") && refused.contains("create its folder"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notes.txt");
+    std::fs::write(&path, "these are not the tables you are looking for ".repeat(100)).unwrap();
+    let refused = Store::open(&format!("sqlite://{}", path.display())).await.err().unwrap().to_string();
+    assert!(refused.contains("not a database"), "{refused}");
+}
+
+#[tokio::test]
+async fn the_database_file_is_private() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("forewarn.db");
+    let (store, _) = Store::open(&format!("sqlite://{}", path.display())).await.unwrap();
+    store.site_put("ca", vec![1]).await.unwrap();
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{:?}", entry.file_name());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_down_is_an_answer_and_comes_back_by_itself() {
+    let mut server = Mariadb::start();
+    let (store, _) = Store::open(&server.new_database()).await.unwrap();
+    let agent = Agent::new(1);
+    store.push(vec![agent.arriving(0, 3)]).await.unwrap();
+    server.kill();
+    let asked = std::time::Instant::now();
+    let refused = store.push(vec![agent.arriving(1, 3)]).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    assert!(store.ping().await.is_err());
+    assert!(asked.elapsed() < Duration::from_secs(12), "{:?}", asked.elapsed());
+    server.run();
+    let outcomes = store.push(vec![agent.arriving(0, 3), agent.arriving(1, 3)]).await.unwrap();
+    assert_eq!(outcomes.iter().map(|outcome| outcome.stored).collect::<Vec<_>>(), [false, true]);
+}
+
+/// The server is killed again and again under load: what was acknowledged is there once, nothing is there in half.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_killed_mid_transaction_keeps_what_was_acknowledged_once() {
+    let mut server = Mariadb::start();
+    let (store, _) = Store::open(&server.new_database()).await.unwrap();
+    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let mut senders = tokio::task::JoinSet::new();
+    for number in 1..4 {
+        let (store, stop, done) = (store.clone(), Arc::clone(&stop), Arc::clone(&done));
+        senders.spawn(async move {
+            let (agent, mut seq) = (Agent::new(number), 0);
+            let mut owed = false;
+            while owed || !stop.load(Ordering::Relaxed) {
+                // Four blocks a request; one that was not acknowledged is sent again, as an agent does.
+                let request: Vec<Arriving> = (seq..seq + 4).map(|seq| agent.arriving(seq, 3)).collect();
+                owed = true;
+                match store.push(request).await {
+                    Ok(_) => {
+                        owed = false;
+                        seq += 4;
+                        done.fetch_add(4, Ordering::Relaxed);
+                    }
+                    Err(StoreError::Unavailable(_) | StoreError::Busy) => {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            (agent, seq)
+        });
+    }
+    for round in 0..4_u64 {
+        let before = done.load(Ordering::Relaxed);
+        while done.load(Ordering::Relaxed) < before + 40 + round * 23 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        server.kill();
+        server.run();
+    }
+    stop.store(true, Ordering::Relaxed);
+    for (agent, acknowledged) in senders.join_all().await {
+        let all: Vec<Arriving> = (0..acknowledged).map(|seq| agent.arriving(seq, 3)).collect();
+        assert_same(&everything(&store, agent.host).await, &expected(&times_of(&all)));
+        // A request is in whole or not at all, and its receipt with it: the next ones are new.
+        let next =
+            store.push((acknowledged..acknowledged + 4).map(|seq| agent.arriving(seq, 3)).collect()).await.unwrap();
+        assert!(next.iter().all(|outcome| outcome.stored));
+    }
+}

@@ -1,1 +1,4 @@
-//! placeholder
+//! The server's rooms: what arrives is stored, forecast, judged and told.
+
+pub mod model;
+pub mod watch;

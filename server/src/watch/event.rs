@@ -154,20 +154,14 @@ pub(super) fn judge_health(case: &Case<'_>) -> Option<Change> {
                 Some(case.fire(next, IncidentKind::Alarm))
             }
             (EventKind::Health, HEALTHY) => resolve_if_newer(case, event, Ended::Healthy),
-            (EventKind::Die | EventKind::Stop | EventKind::Destroy, _) => {
-                resolve_if_newer(case, event, Ended::Removed)
-            }
+            (EventKind::Die | EventKind::Stop | EventKind::Destroy, _) => resolve_if_newer(case, event, Ended::Removed),
             _ => None,
         },
         Seen::Level { value, at_ms } => {
             let mut next = fresh_level(case, at_ms).filter(|next| at_ms >= next.evidence.last_ms)?;
             if value >= f64::from(UNHEALTHY) {
                 next.evidence.last_ms = case.not_after_now(at_ms);
-                return if case.is_firing() {
-                    case.refresh(next)
-                } else {
-                    Some(case.fire(next, IncidentKind::Alarm))
-                };
+                return if case.is_firing() { case.refresh(next) } else { Some(case.fire(next, IncidentKind::Alarm)) };
             }
             let well = case.open.is_some() && value < 1.0;
             well.then(|| case.resolve(next, Ended::Healthy))
@@ -234,4 +228,3 @@ fn restarts_within(events: &[EventEvidence], within_ms: i64) -> u64 {
     }
     restarts
 }
-

@@ -103,8 +103,7 @@ mod tests {
     #[test]
     fn a_short_line_keeps_its_context() {
         let mut evidence = Evidence::default();
-        let sample =
-            LogSample { at_ms: 1, line: "boom".into(), before: vec!["a".into()], after: vec!["b".into()] };
+        let sample = LogSample { at_ms: 1, line: "boom".into(), before: vec!["a".into()], after: vec!["b".into()] };
         add_lines(&mut evidence, &[sample]);
         assert_eq!((evidence.lines[0].before.len(), evidence.lines[0].after.len()), (1, 1));
     }

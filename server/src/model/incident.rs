@@ -84,8 +84,14 @@ pub struct Evidence {
     pub value: Option<f64>,
     /// The threshold.
     pub threshold: Option<f64>,
+    /// When that value was taken, unix milliseconds by the host's clock.
+    #[serde(default)]
+    pub value_ms: Option<i64>,
     /// When the level was first over, unix milliseconds.
     pub over_since_ms: Option<i64>,
+    /// Since when it has been well again, not yet long enough to say so, unix milliseconds.
+    #[serde(default)]
+    pub under_since_ms: Option<i64>,
     /// The forecast that it warned on.
     pub forecast: Option<Forecast>,
     /// Keyword rule, for keyword incidents.
@@ -98,8 +104,38 @@ pub struct Evidence {
     pub events: Vec<EventEvidence>,
     /// When it last happened or was last over, unix milliseconds.
     pub last_ms: i64,
+    /// Until when nothing could be concluded because the host was not heard of, unix milliseconds; 0 if never.
+    #[serde(default)]
+    pub held_ms: i64,
+    /// Why it is over, once it is.
+    #[serde(default)]
+    pub ended: Option<Ended>,
     /// SHA-256 of the closed grid that was judged, hex.
     pub digest: Option<String>,
+}
+
+/// Why an incident is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    /// The level is clearly below its threshold again.
+    Cleared,
+    /// The crossing is no longer expected.
+    Withdrawn,
+    /// It has not happened again for long enough.
+    Quiet,
+    /// The container has been running again for long enough.
+    Running,
+    /// The health check passes again.
+    Healthy,
+    /// The container was stopped or removed.
+    Removed,
+    /// The host is heard of again.
+    HostBack,
+    /// Its data ceased while the host went on: the filesystem or container is no longer there.
+    Gone,
+    /// The rule was switched off; nobody is told.
+    RuleOff,
 }
 
 /// A matching line.

@@ -73,8 +73,13 @@ const HOUR_MS: i64 = 60 * MINUTE_MS;
 #[must_use]
 pub fn default_rules() -> Vec<Rule> {
     let threshold = |id: &str, metric: Id, entity_kind, threshold, horizon_ms| {
-        let condition =
-            Condition::Threshold { metric: metric.spec().name.to_owned(), entity_kind, threshold, horizon_ms, for_ms: 2 * MINUTE_MS };
+        let condition = Condition::Threshold {
+            metric: metric.spec().name.to_owned(),
+            entity_kind,
+            threshold,
+            horizon_ms,
+            for_ms: 2 * MINUTE_MS,
+        };
         (id.to_owned(), Severity::Warning, condition)
     };
     let rule = |id: &str, severity, condition| (id.to_owned(), severity, condition);
@@ -84,7 +89,11 @@ pub fn default_rules() -> Vec<Rule> {
         threshold("memory", Id::MemUsedRatio, EntityKind::Host, 0.9, 4 * HOUR_MS),
         threshold("cpu", Id::CpuUsed, EntityKind::Host, 0.9, HOUR_MS),
         threshold("container_memory", Id::MemUsedRatio, EntityKind::Workload, 0.9, 4 * HOUR_MS),
-        rule("keyword", Severity::Warning, Condition::Keyword { severity_min: Severity::Warning, quiet_ms: 10 * MINUTE_MS }),
+        rule(
+            "keyword",
+            Severity::Warning,
+            Condition::Keyword { severity_min: Severity::Warning, quiet_ms: 10 * MINUTE_MS },
+        ),
         rule("host_silent", Severity::Critical, Condition::HostSilent { after_ms: 3 * MINUTE_MS }),
         rule("container_died", Severity::Warning, Condition::ContainerDied),
         rule("container_oom", Severity::Critical, Condition::ContainerOom),

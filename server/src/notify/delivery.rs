@@ -1,0 +1,160 @@
+//! What happens to the claimed deliveries of one channel: muted, put off, sent one by one, or merged into a digest.
+//! Pure: the network and the time are the caller's.
+
+use sha2::{Digest, Sha256};
+
+use super::channel::Verdict;
+use super::text::clean;
+use crate::model::channel::{Channel, Delivery, DeliveryState};
+use crate::model::incident::{Incident, Transition};
+use crate::model::rule::Rule;
+
+/// A delivery is given up this long after it was made: an older message helps nobody.
+const GIVE_UP_MS: i64 = 24 * 3_600_000;
+/// First wait after a failure; doubles.
+const BACK_OFF_MS: i64 = 10_000;
+/// The longest wait.
+const BACK_OFF_MS_MAX: i64 = 30 * 60_000;
+/// Tries when nobody can say whether the message arrived.
+const UNSURE_TRIES_MAX: i32 = 3;
+/// Deliveries merged into one digest; the rest goes into the next.
+pub(super) const DIGEST_MAX: usize = 100;
+/// What a receiver answered, as kept.
+const ANSWER_CHARS_MAX: usize = 300;
+
+/// A claimed delivery with all that its message needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Letter {
+    /// The delivery, claimed: state `Queued`, of the channel at hand.
+    pub delivery: Delivery,
+    /// Its incident as it stands now.
+    pub incident: Incident,
+    /// The incident's rule as it stands now.
+    pub rule: Rule,
+    /// The other deliveries of the incident; those of other channels are passed over.
+    pub siblings: Vec<Delivery>,
+}
+
+/// What became of a delivery: to be stored whole. Deliveries that stay queued are due again at `due_ms`.
+pub type Outcome = Delivery;
+
+/// What to do with the claimed deliveries of a channel.
+#[derive(Debug, PartialEq)]
+pub(super) struct Plan {
+    /// Settled without sending.
+    pub(super) settled: Vec<Outcome>,
+    /// Messages to send, in order; more than one letter is a digest.
+    pub(super) messages: Vec<Vec<Letter>>,
+}
+
+/// Decides. `room` is how many messages the channel may be sent now, `free_ms` when there is room again.
+pub(super) fn plan(channel: &Channel, letters: Vec<Letter>, room: usize, free_ms: i64, now_ms: i64) -> Plan {
+    let mut settled = Vec::new();
+    let mut due: Vec<Letter> = Vec::new();
+    let mut letters = letters;
+    letters.sort_by_key(|letter| (letter.delivery.created_ms, rank(letter.delivery.transition)));
+    for letter in letters {
+        if let Some(why) = muted(channel, &letter, &due) {
+            settled.push(done(letter.delivery, DeliveryState::Muted, why, now_ms));
+        } else if now_ms.saturating_sub(letter.delivery.created_ms) >= GIVE_UP_MS {
+            let answer = if letter.delivery.answer.is_empty() { "too old" } else { &letter.delivery.answer }.to_owned();
+            settled.push(done(letter.delivery, DeliveryState::Failed, &answer, now_ms));
+        } else if let Some(due_ms) = waits_until(&letter, &due) {
+            settled.push(Delivery { due_ms: due_ms.max(now_ms + 1), ..letter.delivery });
+        } else {
+            due.push(letter);
+        }
+    }
+    if room == 0 {
+        settled.extend(due.into_iter().map(|letter| Delivery { due_ms: free_ms.max(now_ms + 1), ..letter.delivery }));
+        return Plan { settled, messages: Vec::new() };
+    }
+    if due.len() <= room {
+        return Plan { settled, messages: due.into_iter().map(|letter| vec![letter]).collect() };
+    }
+    // Less room than letters: everything in one digest, and the room that is left for what comes next.
+    let later = due.split_off(due.len().min(DIGEST_MAX));
+    settled.extend(later.into_iter().map(|letter| Delivery { due_ms: now_ms + BACK_OFF_MS, ..letter.delivery }));
+    Plan { settled, messages: vec![due] }
+}
+
+/// The delivery after a try.
+pub(super) fn after(delivery: Delivery, verdict: Verdict, answer: &str, now_ms: i64) -> Outcome {
+    let mut delivery = Delivery { attempts: delivery.attempts.saturating_add(1), ..delivery };
+    delivery.answer = clean(answer, ANSWER_CHARS_MAX);
+    let wait_ms = match verdict {
+        Verdict::Sent => return settle(delivery, DeliveryState::Sent, now_ms),
+        Verdict::Refused => return settle(delivery, DeliveryState::Failed, now_ms),
+        Verdict::Unsure if delivery.attempts >= UNSURE_TRIES_MAX => {
+            return settle(delivery, DeliveryState::Failed, now_ms);
+        }
+        Verdict::Limited { wait_ms } => wait_ms,
+        Verdict::Busy | Verdict::Unsure => back_off_ms(&delivery),
+    };
+    delivery.due_ms = now_ms.saturating_add(wait_ms);
+    if delivery.due_ms.saturating_sub(delivery.created_ms) >= GIVE_UP_MS {
+        return settle(delivery, DeliveryState::Failed, now_ms);
+    }
+    delivery
+}
+
+fn settle(delivery: Delivery, state: DeliveryState, now_ms: i64) -> Outcome {
+    Delivery { state, done_ms: Some(now_ms), ..delivery }
+}
+
+fn done(delivery: Delivery, state: DeliveryState, answer: &str, now_ms: i64) -> Outcome {
+    settle(Delivery { answer: answer.to_owned(), ..delivery }, state, now_ms)
+}
+
+fn rank(transition: Transition) -> u8 {
+    match transition {
+        Transition::Warned => 0,
+        Transition::Alarmed => 1,
+        Transition::Resolved => 2,
+    }
+}
+
+fn muted(channel: &Channel, letter: &Letter, due: &[Letter]) -> Option<&'static str> {
+    if !channel.send {
+        return Some("channel is switched off");
+    }
+    if !letter.rule.enabled || !letter.rule.send {
+        return Some("rule is switched off");
+    }
+    if letter.incident.severity < channel.severity_min {
+        return Some("below the channel's severity");
+    }
+    if letter.delivery.transition != Transition::Resolved {
+        return None;
+    }
+    // The end of something that was never told here would only puzzle.
+    let told = earlier(letter).any(|sibling| matches!(sibling.state, DeliveryState::Sent | DeliveryState::Queued))
+        || due.iter().any(|other| other.incident.id == letter.incident.id);
+    (!told).then_some("its beginning was not sent here")
+}
+
+/// What comes first and is still to be tried, before this one: messages of one incident keep their order.
+fn waits_until(letter: &Letter, due: &[Letter]) -> Option<i64> {
+    let in_hand = |id: &str| due.iter().any(|other| other.delivery.id == id);
+    earlier(letter)
+        .filter(|sibling| sibling.state == DeliveryState::Queued && !in_hand(&sibling.id))
+        .map(|sibling| sibling.due_ms.saturating_add(1))
+        .max()
+}
+
+fn earlier(letter: &Letter) -> impl Iterator<Item = &Delivery> {
+    let own = &letter.delivery;
+    letter.siblings.iter().filter(|sibling| {
+        sibling.channel == own.channel
+            && sibling.incident == own.incident
+            && rank(sibling.transition) < rank(own.transition)
+    })
+}
+
+/// Doubles with each try; a fifth to either side, drawn from the delivery's id, keeps many from coming at once.
+fn back_off_ms(delivery: &Delivery) -> i64 {
+    let doublings = delivery.attempts.saturating_sub(1).clamp(0, 16);
+    let base_ms = (BACK_OFF_MS << doublings).min(BACK_OFF_MS_MAX);
+    let digest = Sha256::digest(format!("{} {}", delivery.id, delivery.attempts));
+    base_ms * (80 + i64::from(digest[0]) * 40 / 255) / 100
+}

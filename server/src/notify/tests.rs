@@ -1,0 +1,1 @@
+//! Promises of the whole room against real loopback receivers, and the golden texts.

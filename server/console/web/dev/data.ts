@@ -123,7 +123,7 @@ export const keywords: Keywords = {
   ],
 }
 
-const workload = (entity: string, name: string, image: string, running: boolean, cpu: number | null, mem: number | null, now: number): Workload => ({ entity, name, component: entity === 'e2' ? 'Orders' : '', attributes: [{ key: 'image', value: image }, { key: 'container', value: 'a1b2c3d4e5f6' }], running, cpu_used_ratio: cpu, mem_used_ratio: mem, updated_ms: now - 20_000 })
+const workload = (entity: string, name: string, image: string, running: boolean, cpu: number | null, mem: number | null, now: number): Workload => ({ entity, name, component: entity === 'e2' ? 'Orders' : '', attributes: [{ key: 'image', value: image }, { key: 'container_id', value: 'a1b2c3d4e5f6' }], running, cpu_used_ratio: cpu, mem_used_ratio: mem, updated_ms: now - 20_000 })
 
 export function series(): SeriesView[] {
   const one = (metric: string, instance = '', unit: SeriesView['unit'] = 'ratio', kind: SeriesView['kind'] = 'gauge', entity = 'e1', entity_name = 'plant-3'): SeriesView => ({ entity, entity_kind: entity === 'e1' ? 'host' : 'workload', entity_name, metric, instance, kind, unit })
@@ -145,7 +145,7 @@ export function detail(id: string, now: number): HostDetail | null {
   ]
   return {
     summary, enrolled_ms: now - 63 * 24 * HOUR,
-    attributes: [{ key: 'os', value: 'openEuler 22.03 LTS SP3' }, { key: 'kernel', value: '5.10.0-182.0.0.95.oe2203sp3.x86_64' }, { key: 'cpu_model', value: 'Hygon C86 7285 32-core' }, { key: 'cores', value: '32' }, { key: 'arch', value: 'x86_64' }, { key: 'engine', value: 'Docker 24.0.7' }, { key: 'hostname', value: summary.name }],
+    attributes: [{ key: 'os', value: 'openEuler 22.03 LTS SP3' }, { key: 'kernel', value: '5.10.0-182.0.0.95.oe2203sp3.x86_64' }, { key: 'cpu', value: 'Hygon C86 7285 32-core' }, { key: 'arch', value: 'x86_64' }, { key: 'agent', value: '0.1.0' }, { key: 'site', value: 'Hall 3' }],
     workloads: [workload('e2', 'mes/order-service', 'registry.site/mes/order-service:4.18.2', true, 0.41, 0.77, now), workload('e3', 'mes/mysql', 'mysql:8.0.36', true, 0.12, 0.64, now), workload('e4', 'mes/redis', 'redis:7.2-alpine', true, 0.02, null, now), workload('e5', 'mes/report-worker', 'registry.site/mes/report:4.18.2', false, null, null, now)],
     outlooks, series: series().map((one) => (one.entity === 'e1' ? { ...one, entity_name: summary.name } : one)), incidents: [...incidents(now), ...olderIncidents(now)].filter((incident) => incident.host === id),
   }

@@ -1,7 +1,7 @@
-/** Answers /api/v1 in `npm run dev` from the invented site; nothing of it is built into the console. */
+/** Answers /api/v1 in `npm run dev` and `npm run preview` from the invented site; nothing of it is built into the console. */
 
 import type { IncomingMessage } from 'node:http'
-import type { Plugin } from 'vite'
+import type { Connect, Plugin } from 'vite'
 import type { Channel, Keywords, NewChannel } from '../src/api/types'
 import * as site from './data.ts'
 
@@ -92,30 +92,32 @@ function answer(method: string, path: string[], query: URLSearchParams, body: Re
   }
 }
 
+function serve(middlewares: Connect.Server): void {
+  middlewares.use('/api/v1', async (request, response) => {
+    const url = new URL(request.url ?? '/', 'http://mock')
+    const path = url.pathname.split('/').filter(Boolean).map(decodeURIComponent)
+    response.setHeader('content-type', 'application/json')
+    try {
+      const open = ['login', 'health'].includes(path[0] ?? '')
+      if (!open && !request.headers.cookie?.includes('forewarn_session=mock')) throw new Refused(401, 'unauthorized', 'log in first')
+      if (request.method !== 'GET' && request.headers['forewarn-console'] !== '1') throw new Refused(403, 'forbidden', 'the header forewarn-console is missing')
+      const reply = answer(request.method ?? 'GET', path, url.searchParams, await bodyOf(request))
+      if (reply instanceof Refused) throw reply
+      if (path[0] === 'login') response.setHeader('set-cookie', 'forewarn_session=mock; HttpOnly; SameSite=Strict; Path=/')
+      if (path[0] === 'logout') response.setHeader('set-cookie', 'forewarn_session=; Max-Age=0; Path=/')
+      response.end(JSON.stringify(reply))
+    } catch (failure) {
+      if (!(failure instanceof Refused)) throw failure
+      response.statusCode = failure.status
+      response.end(JSON.stringify({ error: failure.error, detail: failure.message }))
+    }
+  })
+}
+
 export function mock(): Plugin {
   return {
     name: 'forewarn-mock',
-    apply: 'serve',
-    configureServer(server) {
-      server.middlewares.use('/api/v1', async (request, response) => {
-        const url = new URL(request.url ?? '/', 'http://mock')
-        const path = url.pathname.split('/').filter(Boolean).map(decodeURIComponent)
-        response.setHeader('content-type', 'application/json')
-        try {
-          const open = ['login', 'health'].includes(path[0] ?? '')
-          if (!open && !request.headers.cookie?.includes('forewarn_session=mock')) throw new Refused(401, 'unauthorized', 'log in first')
-          if (request.method !== 'GET' && request.headers['forewarn-console'] !== '1') throw new Refused(403, 'forbidden', 'the header forewarn-console is missing')
-          const reply = answer(request.method ?? 'GET', path, url.searchParams, await bodyOf(request))
-          if (reply instanceof Refused) throw reply
-          if (path[0] === 'login') response.setHeader('set-cookie', 'forewarn_session=mock; HttpOnly; SameSite=Strict; Path=/')
-          if (path[0] === 'logout') response.setHeader('set-cookie', 'forewarn_session=; Max-Age=0; Path=/')
-          response.end(JSON.stringify(reply))
-        } catch (failure) {
-          if (!(failure instanceof Refused)) throw failure
-          response.statusCode = failure.status
-          response.end(JSON.stringify({ error: failure.error, detail: failure.message }))
-        }
-      })
-    },
+    configureServer: (server) => serve(server.middlewares),
+    configurePreviewServer: (server) => serve(server.middlewares),
   }
 }

@@ -224,8 +224,9 @@ export function headline(words: Words, overview: Overview): { state: HostState; 
   let expected = 0
   hosts.forEach((host, at) => {
     const state = host.outlook?.forecast.state
-    if (states[at] !== 'warning' || state?.state !== 'warning' || !host.outlook) return
-    expected += 1
+    if (host.silent || state?.state !== 'warning' || !host.outlook) return
+    // A host in alarm may have more to come; it is counted in both.
+    if (states[at] === 'warning') expected += 1
     const rule = HEADLINE_RULES.includes(host.outlook.rule) ? host.outlook.rule : 'other'
     const group = coming.get(rule) ?? { n: 0, last_ms: 0 }
     coming.set(rule, { n: group.n + 1, last_ms: Math.max(group.last_ms, state.latest_ms) })

@@ -45,15 +45,15 @@ export function formatRange(from_ms: number, to_ms: number, now_ms: number, lang
   return `${from} – ${formatTime(to_ms, now_ms, language)}`
 }
 
-/** A length in its two largest units: `45 s`, `12 min`, `3 h 40 min`, `2 d 5 h`. */
+/** A length in its two largest units: `45 s`, `12 min`, `3 h 40 min`, `24 h`, `2 d 5 h`. */
 export function formatSpan(span_ms: number, language: Language): string {
   const [d, h, min, s] = language === 'zh' ? ['天', '小时', '分钟', '秒'] : ['d', 'h', 'min', 's']
   const span = Math.max(0, Math.round(span_ms / 1000) * 1000)
   const pair = (big: number, bigUnit: string, small: number, smallUnit: string) =>
-    `${big} ${bigUnit}${small > 0 ? ` ${small} ${smallUnit}` : ''}`
-  if (span < MINUTE_MS) return `${span / 1000} ${s}`
-  if (span < HOUR_MS) return `${Math.round(span / MINUTE_MS)} ${min}`
-  if (span < DAY_MS) {
+    `${big}\u00a0${bigUnit}${small > 0 ? ` ${small}\u00a0${smallUnit}` : ''}`
+  if (span < MINUTE_MS) return `${span / 1000}\u00a0${s}`
+  if (Math.round(span / MINUTE_MS) < 60) return `${Math.round(span / MINUTE_MS)}\u00a0${min}`
+  if (span < 2 * DAY_MS) {
     const minutes = Math.round(span / MINUTE_MS)
     return pair(Math.floor(minutes / 60), h!, minutes % 60, min!)
   }

@@ -1,4 +1,4 @@
-/** Numbers with their units, for people. Pure. */
+/** Numbers with their units, for people; a number and its unit stay on one line. Pure. */
 
 import type { Kind, Unit } from '../api/types'
 
@@ -14,7 +14,7 @@ function short(value: number, digits = 3): string {
 
 /** A share of one as per cent: whole ones, or with a decimal where that tells more. */
 export function formatRatio(ratio: number, decimals = Math.abs(ratio) < 0.1 && ratio !== 0 ? 1 : 0): string {
-  return `${(ratio * 100).toFixed(decimals)} %`
+  return `${(ratio * 100).toFixed(decimals)}%`
 }
 
 /** The binary unit that suits `bytes`, and how many bytes it has. */
@@ -26,7 +26,7 @@ export function binaryUnit(bytes: number): { name: string; size: number } {
 
 export function formatBytes(bytes: number): string {
   const unit = binaryUnit(bytes)
-  return `${short(bytes / unit.size)} ${unit.name}`
+  return `${short(bytes / unit.size)}\u00a0${unit.name}`
 }
 
 /** A value as it is read on a host: a level. */
@@ -37,9 +37,9 @@ export function formatValue(value: number, unit: Unit): string {
     case 'bytes':
       return formatBytes(value)
     case 'milliseconds':
-      return value >= 1000 ? `${short(value / 1000)} s` : `${short(value)} ms`
+      return value >= 1000 ? `${short(value / 1000)}\u00a0s` : `${short(value)}\u00a0ms`
     case 'count':
-      return Math.abs(value) >= 10_000 ? Math.round(value).toLocaleString('en-US').replaceAll(',', ' ') : short(value, 4)
+      return Math.abs(value) >= 10_000 ? Math.round(value).toLocaleString('en-US').replaceAll(',', '\u2009') : short(value, 4)
   }
 }
 

@@ -71,8 +71,8 @@ export default {
     attributes: 'More facts',
   },
   attribute: {
-    os: 'Operating system', kernel: 'Kernel', cpu_model: 'CPU', cpu: 'CPU', cores: 'Cores', arch: 'Architecture', engine: 'Container engine',
-    virtualization: 'Virtualisation', hostname: 'Hostname', image: 'Image', container: 'Container id', project: 'Project', service: 'Service',
+    os: 'Operating system', kernel: 'Kernel', cpu: 'CPU', arch: 'Architecture', agent: 'Agent', image: 'Image', container: 'Container', container_id: 'Container id',
+    log_driver: 'Log driver', project: 'Project', service: 'Service',
   },
   plot: {
     label: 'Plot of {series}', threshold: 'Threshold {value}', history: 'Measured', middle: 'Expected', band: 'Forecast, 8 in 10',
@@ -81,7 +81,7 @@ export default {
   },
   outlook: {
     warning: '{subject} reaches {threshold} {when}', breached: '{subject} is at {value}, over the threshold of {threshold}',
-    stable: '{subject} stays below {threshold} for the next {span}', none: 'No forecast for {subject}: {reason}',
+    stable: '{subject} stays below {threshold} for the next {span}', none: '{subject}: no forecast, {reason}',
   },
   reason: {
     too_short: 'its history is {have} long, {need} are needed', too_many_gaps: '{missing} of the recent past is missing, at most {limit} may be',

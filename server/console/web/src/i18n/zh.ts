@@ -71,8 +71,8 @@ export default {
     attributes: '更多信息',
   },
   attribute: {
-    os: '操作系统', kernel: '内核', cpu_model: 'CPU', cpu: 'CPU', cores: '核数', arch: '架构', engine: '容器引擎',
-    virtualization: '虚拟化', hostname: '主机名', image: '镜像', container: '容器 ID', project: '项目', service: '服务',
+    os: '操作系统', kernel: '内核', cpu: 'CPU', arch: '架构', agent: '采集器', image: '镜像', container: '容器', container_id: '容器 ID',
+    log_driver: '日志驱动', project: '项目', service: '服务',
   },
   plot: {
     label: '{series}的曲线图', threshold: '阈值 {value}', history: '实测', middle: '预期', band: '预测区间（80%）',

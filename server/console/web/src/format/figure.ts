@@ -1,0 +1,116 @@
+/** A plot as traces and layout for Plotly. Pure: no page, no Plotly. */
+
+import type { Plot } from '../api/types'
+import type { Words } from '../i18n/words'
+import { formatRange } from './time'
+import { formatDrawn, niceTicks, rateOf } from './value'
+
+export const INK = { line: '#1f5f8b', band: 'rgba(227,154,59,.22)', middle: '#b86b00', threshold: '#b3261e', grid: '#eceff0', text: '#55616e' }
+
+type Point = { x: number; y: number | null; text: string }
+
+/** Plotly draws times as UTC: shift them so that it shows local ones. */
+export function localMs(at_ms: number): number {
+  return at_ms - new Date(at_ms).getTimezoneOffset() * 60_000
+}
+
+/** Values as they are drawn, with a break where the distance between points shows a gap. */
+export function drawnPoints(plot: Plot): Point[] {
+  const { kind, unit } = plot.series
+  const drawn: Point[] = []
+  let last_ms: number | null = null
+  for (const [at_ms, value] of plot.points) {
+    if (last_ms !== null && at_ms - last_ms > plot.step_ms * 2.5) drawn.push({ x: localMs(last_ms + plot.step_ms), y: null, text: '' })
+    const y = kind === 'increment' && plot.step_ms > 0 ? rateOf(value, unit, plot.step_ms) : value
+    drawn.push({ x: localMs(at_ms), y, text: formatDrawn(y, kind, unit) })
+    last_ms = at_ms
+  }
+  return drawn
+}
+
+/** The lowest and highest value to show: everything drawn and the threshold, with air, never below zero for what cannot be. */
+export function valueSpan(plot: Plot, points: readonly Point[], from_ms: number, to_ms: number): [number, number] {
+  const from = localMs(from_ms)
+  const values = points.flatMap((point) => (point.y !== null && point.x >= from ? [point.y] : []))
+  for (const point of plot.band) if (point.t_ms <= to_ms) values.push(point.low, point.high)
+  if (values.length === 0) values.push(0, 1)
+  let low = Math.min(...values)
+  let high = Math.max(...values)
+  const { threshold } = plot
+  // A threshold that is far away would flatten what there is to see; it is shown when a forecast speaks of it.
+  if (threshold != null && (plot.forecast?.state.state === 'warning' || plot.forecast?.state.state === 'breached' || threshold - high < (high - low) * 3 || plot.series.unit === 'ratio')) {
+    low = Math.min(low, threshold)
+    high = Math.max(high, threshold)
+  }
+  const least = plot.series.unit === 'ratio' ? 0.02 : Math.max(Math.abs(high) * 0.02, 1e-9)
+  const air = Math.max((high - low) * 0.1, least)
+  const floor = low >= 0 ? Math.max(0, low - air) : low - air
+  const ceiling = plot.series.unit === 'ratio' && high <= 1 ? Math.min(1.03, high + air) : high + air
+  // What starts near zero starts at zero.
+  return [floor < ceiling * 0.25 && low >= 0 ? 0 : floor, ceiling]
+}
+
+export function figure(words: Words, plot: Plot, span: { from_ms: number; to_ms: number; now_ms: number }, narrow: boolean) {
+  const { kind, unit } = plot.series
+  const points = drawnPoints(plot)
+  const [low, high] = valueSpan(plot, points, span.from_ms, span.to_ms)
+  const ticks = niceTicks(low, high, unit, narrow ? 4 : 5)
+  const band = plot.band.filter((point) => point.t_ms <= span.to_ms)
+  const bandX = band.map((point) => localMs(point.t_ms))
+  const show = (value: number) => formatDrawn(value, kind, unit)
+  const hover = (name: string) => `%{text}<extra>${name}</extra>`
+
+  const data: Record<string, unknown>[] = []
+  if (band.length > 0) {
+    const edge = { x: bandX, mode: 'lines', line: { width: 0 }, hoverinfo: 'skip', type: 'scatter' }
+    data.push({ ...edge, y: band.map((point) => point.low) })
+    data.push({ ...edge, y: band.map((point) => point.high), fill: 'tonexty', fillcolor: INK.band })
+    data.push({
+      type: 'scatter', mode: 'lines', x: bandX, y: band.map((point) => point.mid), line: { color: INK.middle, width: 1.5, dash: 'dot' },
+      text: band.map((point) => `${show(point.mid)} (${show(point.low)} – ${show(point.high)})`), hovertemplate: hover(words.t('plot.middle')),
+    })
+  }
+  data.push({
+    type: 'scatter', mode: points.length === 1 ? 'markers' : 'lines', x: points.map((point) => point.x), y: points.map((point) => point.y), text: points.map((point) => point.text),
+    line: { color: INK.line, width: 1.6, shape: unit === 'count' && kind === 'gauge' ? 'hv' : 'linear' }, connectgaps: false, hovertemplate: hover(words.t('plot.history')),
+  })
+
+  const shapes: Record<string, unknown>[] = []
+  const annotations: Record<string, unknown>[] = []
+  const label = { xref: 'paper', yref: 'paper', showarrow: false, font: { size: 11 } }
+  if (plot.threshold != null && plot.threshold <= high && plot.threshold >= low) {
+    shapes.push({ type: 'line', xref: 'paper', x0: 0, x1: 1, y0: plot.threshold, y1: plot.threshold, line: { color: INK.threshold, width: 1.2, dash: 'dash' } })
+    annotations.push({ ...label, x: 0.004, xanchor: 'left', yref: 'y', y: plot.threshold, yanchor: 'bottom', text: words.t('plot.threshold', { value: show(plot.threshold) }), font: { size: 11, color: INK.threshold } })
+  }
+  const state = plot.forecast?.state
+  if (state?.state === 'warning' && state.earliest_ms < span.to_ms) {
+    const [x0, x1] = [localMs(state.earliest_ms), localMs(Math.min(state.latest_ms, span.to_ms))]
+    shapes.push({ type: 'rect', xref: 'x', yref: 'paper', x0, x1, y0: 0, y1: 1, fillcolor: 'rgba(179,38,30,.07)', line: { width: 0 }, layer: 'below' })
+    for (const x of [x0, x1]) shapes.push({ type: 'line', xref: 'x', yref: 'paper', x0: x, x1: x, y0: 0, y1: 1, line: { color: 'rgba(179,38,30,.45)', width: 1 }, layer: 'below' })
+    annotations.push({
+      ...label, xref: 'x', x: x1, xanchor: 'right', y: 0.015, yanchor: 'bottom', font: { size: 11, color: INK.threshold }, bgcolor: 'rgba(255,255,255,.75)',
+      text: `${narrow ? '' : `${words.t('plot.crossing')} `}${formatRange(state.earliest_ms, state.latest_ms, span.now_ms, words.language)}`,
+    })
+  }
+  if (span.now_ms < span.to_ms) {
+    const x = localMs(span.now_ms)
+    shapes.push({ type: 'line', xref: 'x', yref: 'paper', x0: x, x1: x, y0: 0, y1: 1, line: { color: '#a9b2ba', width: 1 }, layer: 'below' })
+  }
+
+  const axis = { gridcolor: INK.grid, zeroline: false, tickfont: { size: 11, color: INK.text }, fixedrange: false, automargin: true }
+  const layout = {
+    autosize: true, margin: { l: 8, r: 10, t: 8, b: 8 }, showlegend: false, hovermode: 'x unified', dragmode: narrow ? false : 'zoom',
+    paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)', font: { family: 'inherit', size: 12, color: '#1d2733' },
+    hoverlabel: { bgcolor: '#fff', bordercolor: '#d5dadd', font: { size: 12 } }, shapes, annotations,
+    xaxis: {
+      ...axis, type: 'date', range: [localMs(span.from_ms), localMs(span.to_ms)], nticks: narrow ? 4 : 8, hoverformat: '%m-%d %H:%M:%S', showspikes: false,
+      tickformatstops: [
+        { dtickrange: [null, 59_999], value: '%H:%M:%S' },
+        { dtickrange: [60_000, 86_399_999], value: '%H:%M\n%m-%d' },
+        { dtickrange: [86_400_000, null], value: '%m-%d' },
+      ],
+    },
+    yaxis: { ...axis, fixedrange: true, range: [low, high], tickmode: 'array', tickvals: ticks, ticktext: ticks.map(show), hoverformat: '.4g' },
+  }
+  return { data, layout, count: plot.points.length }
+}

@@ -1,0 +1,10 @@
+/** The drawing library, in a file of its own that is fetched when a plot is first shown. */
+
+export type Plotly = {
+  react: (box: HTMLElement, data: unknown[], layout: unknown, config: unknown) => Promise<unknown>
+  purge: (box: HTMLElement) => void
+}
+
+export function plotly(): Promise<{ default: Plotly }> {
+  return import('plotly.js-basic-dist-min') as unknown as Promise<{ default: Plotly }>
+}

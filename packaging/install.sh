@@ -41,13 +41,12 @@ load() {
 }
 
 # What every container of ours is given: no right that it does not need, and a bounded log.
-guarded="--read-only --cap-drop ALL --security-opt no-new-privileges:true --network host
-    --restart unless-stopped --log-opt max-size=10m --log-opt max-file=3"
+guarded="--read-only --cap-drop ALL --network host --restart unless-stopped --log-opt max-size=10m --log-opt max-file=3"
 
 start_server() {
     docker rm -f forewarn-server >/dev/null 2>&1 || true
     # shellcheck disable=SC2086 # a list of options
-    docker run -d --name forewarn-server $guarded --stop-timeout 30 \
+    docker run -d --name forewarn-server $guarded --security-opt no-new-privileges:true --stop-timeout 30 \
         -v forewarn-server-data:/data -v forewarn-enroll:/enroll \
         "forewarn-server:$version" run --data-dir /data --local-agent-token /enroll/token
     echo "the console is at http://127.0.0.1:8440; the first start prints the password: docker logs forewarn-server"
@@ -55,10 +54,29 @@ start_server() {
 
 start_agent() { # start_agent URL ENROLL_MOUNT
     docker rm -f forewarn-agent >/dev/null 2>&1 || true
-    # shellcheck disable=SC2086 # a list of options
-    docker run -d --name forewarn-agent $guarded --cap-add DAC_READ_SEARCH --user 0:0 --pid host \
-        -v /:/host:ro,rslave -v forewarn-agent-data:/data -v "$2" \
+    host="/:/host:ro,rslave"
+    if [ "$(findmnt -n -o PROPAGATION / 2>/dev/null)" = private ]; then
+        echo "/ of this host is a private mount: filesystems mounted later stay unseen until the agent is restarted"
+        echo "(mount --make-rshared / before this script avoids that)"
+        host="/:/host:ro"
+    fi
+    # The engine's socket belongs to a group; without that group the agent works from files alone.
+    socket=$(docker_socket)
+    group=""
+    [ ! -S "$socket" ] || group="--group-add $(stat -c %g "$socket")"
+    # Not root and no right but one, to read past permissions, which its image carries as a file
+    # capability: so no-new-privileges stays off, and nothing that writes can be gained.
+    # shellcheck disable=SC2086 # lists of options
+    docker run -d --name forewarn-agent $guarded --cap-add DAC_READ_SEARCH $group \
+        -v "$host" -v forewarn-agent-data:/data -v "$2" \
         "forewarn-agent:$version" run --data-dir /data --host-root /host --server "$1" --enroll-file /enroll/token
+}
+
+docker_socket() { # the socket that the docker command talks to
+    case ${DOCKER_HOST:-} in
+    unix://*) echo "${DOCKER_HOST#unix://}" ;;
+    *) echo /var/run/docker.sock ;;
+    esac
 }
 
 absolute() { # the token's absolute path, checked

@@ -21,6 +21,8 @@ need busybox-static test -x /bin/busybox
 need iproute2 command_at ip
 need e2fsprogs command_at mkfs.ext4
 need sqlite3 command_at sqlite3
+need curl command_at curl
+need libcap2-bin command_at setcap
 need util-linux command_at setpriv
 if command_at dpkg-query >/dev/null; then
     need busybox-static installed busybox-static

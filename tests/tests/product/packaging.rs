@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use forewarn_tests::engine::Engine;
+use forewarn_tests::filesystem::SmallFilesystem;
 use forewarn_tests::folder::Folder;
 use forewarn_tests::network::Namespace;
 use forewarn_tests::process::{Process, run};
@@ -33,20 +34,17 @@ fn programs_are_static_and_small() {
     }
 }
 
-/// Asks an address on a host of its own, with a program that is there anyway.
+/// Asks an address on a host of its own; the answer has its headers before the body.
 fn ask(host: &Namespace, path: &str, headers: &[&str], body: Option<&str>) -> anyhow::Result<String> {
-    let mut wget = host.command("/bin/busybox");
-    wget.args(["wget", "-q", "-T", "5", "-O", "-", "-S"]);
+    let mut curl = host.command("curl");
+    curl.args(["--silent", "--show-error", "--fail", "--include", "--noproxy", "*", "--max-time", "5"]);
     for header in headers {
-        wget.args(["--header", header]);
+        curl.args(["--header", header]);
     }
     if let Some(body) = body {
-        wget.args(["--header", "content-type: application/json", "--post-data", body]);
+        curl.args(["--header", "content-type: application/json", "--data", body]);
     }
-    wget.arg(format!("{CONSOLE}{path}"));
-    let output = wget.output()?;
-    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout))
+    run(curl.arg(format!("{CONSOLE}{path}")))
 }
 
 /// The password in what a server printed at its first start.
@@ -152,15 +150,57 @@ fn bundle_installs_on_a_host_without_a_way_out() {
     }
     live.unwrap();
 
+    // Owner and group before the size; the engine itself adds empty files.
+    let is_empty = |line: &str| line.split_whitespace().nth(2) == Some("0");
     // The images hold one program each, and the server is not root.
     for name in ["forewarn-server", "forewarn-agent"] {
         let listing = folder.join(&format!("{name}.tar"));
         engine.docker(&["export", "-o", listing.to_str().unwrap(), name]).unwrap();
         let files = run(Command::new("tar").arg("-tvf").arg(&listing)).unwrap();
-        let files: Vec<&str> = files.lines().filter(|line| line.starts_with("-rwx")).collect();
+        let files: Vec<&str> = files.lines().filter(|line| line.starts_with('-') && !is_empty(line)).collect();
         assert!(files.len() == 1 && files[0].ends_with(name), "{files:?}");
     }
     assert_eq!(engine.docker(&["inspect", "-f", "{{.Config.User}}", "forewarn-server"]).unwrap(), "10001:10001");
+    agent_can_read_and_not_write(&engine);
+}
+
+/// The agent's process may pass by read permissions (capability 2) and nothing else. Docker's `ro`
+/// covers the root mount only, so what keeps a mount below it unwritten is who the agent is.
+fn agent_can_read_and_not_write(engine: &Engine) {
+    let small = SmallFilesystem::new(8).unwrap();
+    std::fs::write(small.path().join("file"), "kept").unwrap();
+    let pid = engine.docker(&["inspect", "-f", "{{.State.Pid}}", "forewarn-agent"]).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().map(str::to_owned).collect::<Vec<String>>()
+    };
+    for name in ["CapPrm:", "CapEff:", "CapBnd:"] {
+        assert_eq!(field(name), ["0000000000000004"], "{name}");
+    }
+    let (user, group) = (field("Uid:")[1].clone(), field("Gid:")[1].clone());
+    assert_ne!(user, "0", "root would write to what root owns, capability or not");
+
+    // As that user, inside the agent's mounts: the program is the host's own static busybox.
+    let attempt = |script: &str| {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &pid, "-m", "-S", &user, "-G", &group, "--"]);
+        run(command.args(["/host/bin/busybox", "sh", "-c", script]))
+    };
+    let below = format!("/host{}", small.path().display());
+    assert!(attempt("id -u").unwrap().trim() == user);
+    wait_until("the new mount to appear inside", FIRST_START, || {
+        let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;
+        Ok(mounts.contains(&below).then_some(()))
+    })
+    .unwrap();
+    for script in [format!("echo x >{below}/new"), format!("echo x >>{below}/file"), format!("rm {below}/file")] {
+        let refused = format!("{:#}", attempt(&script).unwrap_err());
+        assert!(refused.contains("ermission denied"), "{script}: {refused}");
+    }
+    let refused = format!("{:#}", attempt("echo x >/host/tmp/new").unwrap_err());
+    assert!(refused.contains("Read-only file system"), "{refused}");
+    assert_eq!(std::fs::read_to_string(small.path().join("file")).unwrap(), "kept");
 }
 
 #[test]

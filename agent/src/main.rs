@@ -5,12 +5,16 @@
 
 mod agent;
 mod assembly;
+mod checkpoint;
+mod engine;
 mod report;
 mod sampler;
 mod sender;
 mod settings;
 mod spool;
+mod tailer;
 mod vitals;
+mod workload;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

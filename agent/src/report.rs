@@ -13,12 +13,12 @@ use crate::settings::Settings;
 const ONCE_SPAN: Duration = Duration::from_millis(1000);
 
 /// Shows the error that ends the program.
-pub fn complain(error: &anyhow::Error) {
+pub(crate) fn complain(error: &anyhow::Error) {
     eprintln!("forewarn-agent: {error:#}");
 }
 
 /// Shows a line.
-pub fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     println!("{line}");
 }
 
@@ -26,7 +26,7 @@ pub fn say(line: &str) {
 ///
 /// # Errors
 /// The sample cannot be written as JSON.
-pub async fn once(settings: &Settings, as_json: bool, at_ms: i64) -> anyhow::Result<()> {
+pub(crate) async fn once(settings: &Settings, as_json: bool, at_ms: i64) -> anyhow::Result<()> {
     let mut host = Host::new(EntityId::of_host(HostId([0; 16])), &settings.host_root);
     let mut rows = Vec::new();
     host.sample(clock::boot_ms(), &mut rows);
@@ -57,7 +57,7 @@ fn describe<'a>(row: &'a Row, name: &'a str) -> impl Iterator<Item = serde_json:
 }
 
 /// Says in one page what the agent can see and what is missing.
-pub async fn check(settings: &Settings) {
+pub(crate) async fn check(settings: &Settings) {
     let facts = HostFacts::read(&settings.host_root);
     println!("{facts:?}");
 }

@@ -29,7 +29,8 @@ use crate::vitals::Vitals;
 use crate::workload::Workloads;
 
 const LOCK_FILE: &str = "lock";
-const SPOOL_FOLDER: &str = "spool";
+/// Unsent blocks, below the data folder.
+pub(crate) const SPOOL_FOLDER: &str = "spool";
 const CONFIG_FILE: &str = "config.json";
 /// Notices of the engine that may wait: a burst of starts; beyond it the engine's room waits.
 const NOTICES_MAX: usize = 256;

@@ -87,7 +87,8 @@ fn lock(data_dir: &Path) -> anyhow::Result<File> {
         })
 }
 
-fn host_name(settings: &Settings) -> String {
+/// What the host is called.
+pub(crate) fn host_name(settings: &Settings) -> String {
     if settings.hostname.is_empty() { sampler::hostname(&settings.host_root) } else { settings.hostname.clone() }
 }
 

@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use forewarn_common::block::RawBlock;
 use forewarn_common::id::{HostId, random_u64};
 use forewarn_common::limit;
 use forewarn_common::wire::{
@@ -387,15 +386,6 @@ fn jitter(within_ms: i64, random: u64) -> i64 {
 #[must_use]
 pub(crate) fn random() -> u64 {
     random_u64().unwrap_or(0)
-}
-
-/// What a block is about, for the log.
-#[must_use]
-pub(crate) fn describe(bytes: &[u8]) -> String {
-    RawBlock::parse(bytes).map_or_else(
-        |error| error.to_string(),
-        |block| format!("epoch {:016x} block {} of {} ticks", block.header.epoch, block.header.seq, block.header.ticks),
-    )
 }
 
 fn client(config: ClientConfig, proxy: &str) -> Result<reqwest::Client, SenderError> {

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use memchr::{memchr, memrchr};
 use serde::{Deserialize, Serialize};
@@ -94,10 +94,6 @@ impl Follower {
     pub(super) fn new(path: PathBuf, format: Format, begin: Begin) -> Self {
         let marked = if let Begin::At(position) = begin { Some(position) } else { None };
         Self { path, format, begin, open: None, joiner: Joiner::default(), skipping: false, marked }
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Takes the position as it is now for the next checkpoint.

@@ -254,15 +254,6 @@ impl Tailer {
     pub(crate) fn forget_earlier(&mut self) {
         self.earlier.clear();
     }
-
-    /// Logs whose file cannot be opened.
-    pub(crate) fn unreadable(&self) -> impl Iterator<Item = &std::path::Path> {
-        self.tracked
-            .iter()
-            .filter_map(|log| log.follower.as_ref())
-            .map(Follower::path)
-            .filter(|path| File::open(path).is_err())
-    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -14,17 +14,26 @@ use forewarn_common::clock;
 use forewarn_common::id::{EntityId, random_u64};
 use forewarn_common::wire::AgentConfig;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::task::JoinHandle;
 
 use crate::assembly::{Assembly, Moment, Origin};
-use crate::sampler::{self, Host, HostFacts, Row};
+use crate::checkpoint::Checkpoint;
+use crate::engine::{self, Notice};
+use crate::sampler::{self, Containers, Host, HostFacts, HostSize, Row};
 use crate::sender::{self, Identity, Link, Outcome, Pacing, SenderError};
 use crate::settings::Settings;
 use crate::spool::{Key, Spool};
+use crate::tailer::Tailer;
 use crate::vitals::Vitals;
+use crate::workload::Workloads;
 
 const LOCK_FILE: &str = "lock";
-const SPOOL_FOLDER: &str = "spool";
+/// Unsent blocks, below the data folder.
+pub(crate) const SPOOL_FOLDER: &str = "spool";
 const CONFIG_FILE: &str = "config.json";
+/// Notices of the engine that may wait: a burst of starts; beyond it the engine's room waits.
+const NOTICES_MAX: usize = 256;
 /// How long a stopping agent tries to hand over its last block.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Pause before the configuration is asked for again after a failure.
@@ -34,7 +43,7 @@ const CONFIG_RETRY_MS: i64 = 30_000;
 ///
 /// # Errors
 /// There is neither, or no server took the token.
-pub async fn identity(settings: &Settings, token: Option<&str>) -> anyhow::Result<Identity> {
+pub(crate) async fn identity(settings: &Settings, token: Option<&str>) -> anyhow::Result<Identity> {
     if let Some(identity) = Identity::load(&settings.data_dir)? {
         return Ok(identity);
     }
@@ -50,16 +59,19 @@ pub async fn identity(settings: &Settings, token: Option<&str>) -> anyhow::Resul
 ///
 /// # Errors
 /// The agent cannot start; once it runs it does not give up.
-pub async fn run(settings: Settings, identity: Identity) -> anyhow::Result<()> {
+pub(crate) async fn run(settings: Settings, identity: Identity) -> anyhow::Result<()> {
     let _lock = lock(&settings.data_dir)?;
     let mut signals = Signals::new()?;
     let mut agent = Agent::new(settings, identity)?;
+    let (notices, mut heard) = channel(NOTICES_MAX);
+    let watching: JoinHandle<()> = tokio::spawn(engine::watch(engine_place(&agent.settings), notices));
     loop {
-        let event = agent.next_event(&mut signals).await;
+        let event = agent.next_event(&mut signals, &mut heard).await;
         if !agent.handle(event) {
             break;
         }
     }
+    watching.abort();
     agent.say_farewell().await;
     Ok(())
 }
@@ -75,8 +87,20 @@ fn lock(data_dir: &Path) -> anyhow::Result<File> {
         })
 }
 
-fn host_name(settings: &Settings) -> String {
+/// What the host is called.
+pub(crate) fn host_name(settings: &Settings) -> String {
     if settings.hostname.is_empty() { sampler::hostname(&settings.host_root) } else { settings.hostname.clone() }
+}
+
+/// Where the settings say that the engine is.
+#[must_use]
+pub(crate) fn engine_place(settings: &Settings) -> engine::Place {
+    let socket = &settings.engine.socket;
+    engine::Place {
+        socket: (!socket.as_os_str().is_empty()).then(|| settings.on_host(socket)),
+        host_root: settings.host_root.clone(),
+        data_root: settings.engine.data_root.clone(),
+    }
 }
 
 struct Signals {
@@ -94,6 +118,8 @@ impl Signals {
 enum Event {
     /// A tick, a look at the logs or a push is due.
     Timer,
+    /// The engine's room tells something.
+    Engine(Notice),
     /// A push ended.
     Pushed(Outcome),
     /// The configuration came, or did not.
@@ -117,8 +143,15 @@ struct Agent {
     config_not_before_ms: i64,
     epoch: u64,
     host: Host,
+    containers: Containers,
+    workloads: Workloads,
+    /// Whether sampler and tailer have yet to hear of a change.
+    is_stale: bool,
+    tailer: Tailer,
+    checkpoint: Checkpoint,
     vitals: Vitals,
     rows: Vec<Row>,
+    next_poll_ms: i64,
     /// Wall clock of the next tick.
     next_tick_ms: i64,
     last_early_ms: i64,
@@ -145,6 +178,16 @@ impl Agent {
             attributes: HostFacts::read(&root).attributes,
         });
         let spool = Spool::open(&settings.data_dir.join(SPOOL_FOLDER), settings.spool_bytes_max)?;
+        let checkpoint = Checkpoint::open(&settings.data_dir, &spool);
+        let mut tailer = Tailer::new(&settings.keywords, &settings.masks, checkpoint.positions().as_deref())?;
+        let stored = load_config(&settings.data_dir);
+        if let Some(config) = &stored {
+            // Rules that an earlier version of the agent took may be refused by this one.
+            if let Err(error) = tailer.set_rules(&config.keywords, config.version) {
+                tracing::error!(%error, "the stored keyword rules are not used");
+            }
+        }
+        let host_id = identity.host;
         let link = Link::new(identity, &settings.server.urls, &settings.server.proxy)?;
         let interval_ms = i64::try_from(settings.sample_interval_ms)?;
         tracing::info!(waiting_blocks = spool.len(), "the agent has started");
@@ -156,10 +199,16 @@ impl Agent {
             push: None,
             pushing: None,
             config: None,
-            config_version: 0,
+            config_version: stored.map_or(0, |config| config.version),
             config_not_before_ms: 0,
             epoch,
             host: Host::new(host_entity, &root),
+            containers: Containers::new(&root),
+            workloads: Workloads::new(host_id),
+            is_stale: false,
+            tailer,
+            checkpoint,
+            next_poll_ms: 0,
             vitals: Vitals::new(host_entity),
             rows: Vec::new(),
             next_tick_ms: next_multiple(clock::wall_ms(), interval_ms),
@@ -169,14 +218,14 @@ impl Agent {
         })
     }
 
-    async fn next_event(&mut self, signals: &mut Signals) -> Event {
+    async fn next_event(&mut self, signals: &mut Signals, heard: &mut Receiver<Notice>) -> Event {
         let wait_ms = u64::try_from(self.wait_ms(clock::wall_ms(), clock::boot_ms())).unwrap_or(0);
         let timer = tokio::time::sleep(Duration::from_millis(wait_ms));
         tokio::select! {
-            biased;
             _ = signals.terminate.recv() => Event::Stop,
             _ = signals.interrupt.recv() => Event::Stop,
             () = timer => Event::Timer,
+            Some(notice) = heard.recv() => Event::Engine(notice),
             outcome = pending(&mut self.push) => Event::Pushed(outcome),
             config = pending(&mut self.config) => Event::Configured(config),
         }
@@ -188,7 +237,8 @@ impl Agent {
         let tick = (self.next_tick_ms - wall_ms).min(self.interval_ms());
         let push =
             if self.push.is_none() && self.spool.len() > 0 { self.pacing.not_before_ms() - boot_ms } else { i64::MAX };
-        tick.min(push).max(0)
+        let early = if self.is_urgent() { self.last_early_ms + self.early_ms() - boot_ms } else { i64::MAX };
+        tick.min(push).min(early).min(self.next_poll_ms - boot_ms).max(0)
     }
 
     fn interval_ms(&self) -> i64 {
@@ -201,8 +251,15 @@ impl Agent {
         match event {
             Event::Stop => return false,
             Event::Timer => {}
+            Event::Engine(notice) => self.on_notice(notice, now),
             Event::Pushed(outcome) => self.on_pushed(&outcome, now),
             Event::Configured(config) => self.on_configured(config, now),
+        }
+        if self.is_stale {
+            self.hand_on();
+        }
+        if now.boot_ms >= self.next_poll_ms {
+            self.poll_logs(now);
         }
         if now.wall_ms >= self.next_tick_ms || self.next_tick_ms - now.wall_ms > self.interval_ms() {
             self.tick(now);
@@ -210,6 +267,52 @@ impl Agent {
         self.close_early(now);
         self.start_push(now);
         true
+    }
+
+    fn on_notice(&mut self, notice: Notice, now: Moment) {
+        if let Notice::Fed { id, piece } = &notice {
+            return self.tailer.feed(id, piece, now.wall_ms);
+        }
+        if matches!(notice, Notice::Synced(_) | Notice::Changed(_)) {
+            self.is_stale = true;
+        }
+        if matches!(notice, Notice::Removed { .. }) {
+            // What its log ended with is read before the container is forgotten.
+            self.tailer.poll(now.wall_ms);
+            self.is_stale = true;
+        }
+        let is_first = matches!(notice, Notice::Synced(_));
+        if let Some(event) = self.workloads.apply(notice) {
+            self.assembly.add_event(event);
+        }
+        if is_first {
+            self.hand_on();
+            self.tailer.forget_earlier();
+        }
+    }
+
+    /// Hands the engine's table on to sampler, tailer and dictionary.
+    fn hand_on(&mut self) {
+        self.is_stale = false;
+        self.containers.set_targets(self.workloads.targets());
+        self.tailer.set_sources(self.workloads.sources(&self.settings.log));
+        for entity in self.workloads.entities() {
+            self.assembly.describe(entity);
+        }
+    }
+
+    fn poll_logs(&mut self, now: Moment) {
+        let has_more = self.tailer.poll(now.wall_ms);
+        let pause_ms = i64::try_from(self.settings.log.poll_interval_ms).unwrap_or(i64::MAX);
+        self.next_poll_ms = if has_more { now.boot_ms } else { now.boot_ms + pause_ms };
+    }
+
+    fn is_urgent(&self) -> bool {
+        self.assembly.is_urgent() || self.tailer.has_hits()
+    }
+
+    fn early_ms(&self) -> i64 {
+        i64::try_from(self.settings.early_block_ms).unwrap_or(i64::MAX)
     }
 
     fn tick(&mut self, now: Moment) {
@@ -227,6 +330,11 @@ impl Agent {
         let mut rows = std::mem::take(&mut self.rows);
         rows.clear();
         self.host.sample(now.boot_ms, &mut rows);
+        let size = HostSize { mem_total_bytes: self.host.mem_total_bytes(), cpu_count: self.host.cpu_count() };
+        self.containers.sample(now.boot_ms, size, &mut rows);
+        self.workloads.state_rows(&mut rows);
+        let workloads = &mut self.workloads;
+        self.tailer.take_counts(|entity, counts| workloads.log_rows(entity, counts, &mut rows));
         rows.push(self.vitals.sample(self.spool.bytes(), self.spool.dropped()));
         self.assembly.add_tick(at, &rows);
         self.rows = rows;
@@ -238,20 +346,26 @@ impl Agent {
     }
 
     fn close_early(&mut self, now: Moment) {
-        let early_ms = i64::try_from(self.settings.early_block_ms).unwrap_or(i64::MAX);
-        if self.assembly.is_urgent() && now.boot_ms - self.last_early_ms >= early_ms {
+        if self.is_urgent() && now.boot_ms - self.last_early_ms >= self.early_ms() {
             self.last_early_ms = now.boot_ms;
             self.close_block(now);
         }
     }
 
     fn close_block(&mut self, now: Moment) {
+        self.assembly.add_hits(self.tailer.take_hits(), self.tailer.rules_version());
         if self.assembly.is_empty() {
             return;
         }
         let next_tick = Moment { wall_ms: self.next_tick_ms, boot_ms: now.boot_ms + (self.next_tick_ms - now.wall_ms) };
         match self.assembly.close(now, next_tick) {
-            Ok((header, bytes)) => self.spool.push(Key::of(&header), bytes),
+            Ok((header, bytes)) => {
+                let key = Key::of(&header);
+                let staged = self.checkpoint.stage(key, &self.tailer.checkpoint());
+                if self.spool.push(key, bytes) && staged.is_ok() {
+                    self.checkpoint.commit();
+                }
+            }
             Err(error) => tracing::error!(%error, "a block could not be made and its samples are lost"),
         }
         let lost = self.assembly.take_lost();
@@ -336,7 +450,13 @@ impl Agent {
             Err(error) => tracing::error!(%error, "the new certificates are not used"),
         }
         self.config_version = config.version;
-        tracing::info!(version = config.version, "the configuration has changed");
+        match self.tailer.set_rules(&config.keywords, config.version) {
+            Ok(()) => tracing::info!(version = config.version, "the configuration is taken over"),
+            Err(error) => tracing::error!(%error, version = config.version, "the keyword rules are not used"),
+        }
+        if let Err(error) = save_config(&self.settings.data_dir, &config) {
+            tracing::warn!(%error, "the configuration is used but could not be kept");
+        }
     }
 
     /// Ends the open block, keeps it, and tries once to hand over what waits.
@@ -354,6 +474,17 @@ impl Agent {
         }
         tracing::info!(waiting_blocks = self.spool.len(), "the agent has stopped");
     }
+}
+
+/// The configuration that the server sent last, so that a restart without a server keeps the site's rules.
+fn load_config(data_dir: &Path) -> Option<AgentConfig> {
+    serde_json::from_slice(&std::fs::read(data_dir.join(CONFIG_FILE)).ok()?).ok()
+}
+
+fn save_config(data_dir: &Path, config: &AgentConfig) -> std::io::Result<()> {
+    let temporary = data_dir.join(format!("{CONFIG_FILE}.tmp"));
+    std::fs::write(&temporary, serde_json::to_vec(config)?)?;
+    std::fs::rename(temporary, data_dir.join(CONFIG_FILE))
 }
 
 async fn pending<T>(future: &mut Pending<T>) -> T {

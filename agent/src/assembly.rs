@@ -17,24 +17,24 @@ use crate::sampler::{Row, Shape};
 
 /// Whose blocks these are.
 #[derive(Debug, Clone, Copy)]
-pub struct Origin {
+pub(crate) struct Origin {
     /// The host.
-    pub host: HostId,
+    pub(crate) host: HostId,
     /// Random per agent start.
-    pub epoch: u64,
+    pub(crate) epoch: u64,
     /// The kernel's boot id.
-    pub boot_id: [u8; 16],
+    pub(crate) boot_id: [u8; 16],
     /// Milliseconds between ticks.
-    pub step_ms: u32,
+    pub(crate) step_ms: u32,
 }
 
 /// The moment of a tick or of a block's end.
 #[derive(Debug, Clone, Copy)]
-pub struct Moment {
+pub(crate) struct Moment {
     /// Unix milliseconds.
-    pub wall_ms: i64,
+    pub(crate) wall_ms: i64,
     /// `CLOCK_BOOTTIME`, milliseconds.
-    pub boot_ms: i64,
+    pub(crate) boot_ms: i64,
 }
 
 /// A dictionary entry and whether the server has it.
@@ -59,7 +59,7 @@ struct Open {
 
 /// The block under construction.
 #[derive(Debug)]
-pub struct Assembly {
+pub(crate) struct Assembly {
     origin: Origin,
     seq: u64,
     first: Option<Moment>,
@@ -80,7 +80,7 @@ const UNUSED_BLOCKS_MAX: u64 = 1000;
 impl Assembly {
     /// An empty assembly.
     #[must_use]
-    pub fn new(origin: Origin) -> Self {
+    pub(crate) fn new(origin: Origin) -> Self {
         Self {
             origin,
             seq: 0,
@@ -98,7 +98,7 @@ impl Assembly {
     }
 
     /// Describes an entity; a changed record is sent again.
-    pub fn describe(&mut self, entity: Entity) {
+    pub(crate) fn describe(&mut self, entity: Entity) {
         let seq = self.seq;
         match self.entities.get_mut(&entity.id) {
             Some(entry) if entry.value == entity => entry.used_seq = seq,
@@ -111,12 +111,12 @@ impl Assembly {
 
     /// Whether a tick at `at` would not fit the open block: the clock jumped, or the block is full.
     #[must_use]
-    pub fn must_close_before(&self, at: Moment) -> bool {
+    pub(crate) fn must_close_before(&self, at: Moment) -> bool {
         self.first.is_some() && self.tick_of(at.wall_ms).is_none()
     }
 
     /// Adds the rows of one tick. Rows that break a limit of the block are left out and counted.
-    pub fn add_tick(&mut self, at: Moment, rows: &[Row]) {
+    pub(crate) fn add_tick(&mut self, at: Moment, rows: &[Row]) {
         let first = *self.first.get_or_insert(at);
         let tick = if first.wall_ms == at.wall_ms { Some(0) } else { self.tick_of(at.wall_ms) };
         let Some(tick) = tick else {
@@ -162,7 +162,7 @@ impl Assembly {
     }
 
     /// Adds an engine event; beyond the block's limit it is counted only.
-    pub fn add_event(&mut self, event: EngineEvent) {
+    pub(crate) fn add_event(&mut self, event: EngineEvent) {
         if self.events.len() < limit::EVENTS_MAX {
             self.events.push(event);
         } else {
@@ -171,7 +171,7 @@ impl Assembly {
     }
 
     /// Adds keyword hits; those of the same rule and entity become one.
-    pub fn add_hits(&mut self, hits: impl IntoIterator<Item = KeywordHit>, keywords_version: u64) {
+    pub(crate) fn add_hits(&mut self, hits: impl IntoIterator<Item = KeywordHit>, keywords_version: u64) {
         self.keywords_version = keywords_version;
         for hit in hits {
             let same = self.hits.iter().position(|known| known.entity == hit.entity && known.rule == hit.rule);
@@ -192,18 +192,18 @@ impl Assembly {
 
     /// Whether something waits that should not wait for the block's end.
     #[must_use]
-    pub fn is_urgent(&self) -> bool {
+    pub(crate) fn is_urgent(&self) -> bool {
         !self.hits.is_empty() || !self.events.is_empty()
     }
 
     /// Whether there is anything to send.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.ticks == 0 && !self.is_urgent()
     }
 
     /// Rows, events and hits left out because a limit was reached, since the last call.
-    pub fn take_lost(&mut self) -> u64 {
+    pub(crate) fn take_lost(&mut self) -> u64 {
         std::mem::take(&mut self.lost)
     }
 
@@ -212,7 +212,7 @@ impl Assembly {
     ///
     /// # Errors
     /// The block breaks a limit; its samples are gone and the next block is empty.
-    pub fn close(&mut self, closed: Moment, next_tick: Moment) -> Result<(Header, Vec<u8>), EncodeError> {
+    pub(crate) fn close(&mut self, closed: Moment, next_tick: Moment) -> Result<(Header, Vec<u8>), EncodeError> {
         let start = self.first.take().unwrap_or(next_tick);
         let ticks = std::mem::take(&mut self.ticks);
         let header = Header {
@@ -275,7 +275,7 @@ impl Assembly {
     }
 
     /// The server has stored block `seq` of this epoch, and asks for what it does not know.
-    pub fn acknowledge(&mut self, seq: u64, unknown_layouts: &[LayoutId], unknown_entities: &[EntityId]) {
+    pub(crate) fn acknowledge(&mut self, seq: u64, unknown_layouts: &[LayoutId], unknown_entities: &[EntityId]) {
         let next = self.seq;
         for entry in self.layouts.values_mut() {
             entry.known |= seq >= entry.since_seq;

@@ -5,12 +5,16 @@
 
 mod agent;
 mod assembly;
+mod checkpoint;
+mod engine;
 mod report;
 mod sampler;
 mod sender;
 mod settings;
 mod spool;
+mod tailer;
 mod vitals;
+mod workload;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -38,6 +42,8 @@ enum Command {
     Check(Overrides),
     /// Takes one sample and shows it
     Once(OnceArgs),
+    /// Lists the blocks that wait for a server, or shows what is in the named ones
+    Spool(SpoolArgs),
 }
 
 #[derive(Debug, Args)]
@@ -69,6 +75,14 @@ struct OnceArgs {
     /// Shows the sample as JSON
     #[arg(long, conflicts_with = "print")]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+struct SpoolArgs {
+    #[command(flatten)]
+    overrides: Overrides,
+    /// Block files to show, in the order they were made
+    files: Vec<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -110,6 +124,11 @@ async fn perform(command: Command) -> anyhow::Result<()> {
             let settings = Settings::load(&args.overrides)?;
             report::once(&settings, args.json, clock::wall_ms()).await
         }
+        Command::Spool(args) if args.files.is_empty() => {
+            let settings = Settings::load(&args.overrides)?;
+            report::spool(&settings.data_dir.join(agent::SPOOL_FOLDER))
+        }
+        Command::Spool(args) => report::blocks(&args.files),
     }
 }
 

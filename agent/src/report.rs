@@ -1,24 +1,35 @@
 //! Everything the command line prints: the page of `check`, the table of `once`, the error that ends the program.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the room of the command line's output")]
 
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Context;
+use forewarn_common::block::{RawBlock, round};
 use forewarn_common::clock;
 use forewarn_common::id::{EntityId, HostId};
+use forewarn_common::metric;
 
-use crate::sampler::{Host, HostFacts, Row, hostname};
+use crate::agent::{SPOOL_FOLDER, engine_place, host_name};
+use crate::engine::{self, Instance, LogWay, Notice, Reach};
+use crate::sampler::{Containers, Host, HostFacts, HostSize, Row};
+use crate::sender::{Identity, Link, SenderError};
 use crate::settings::Settings;
+use crate::spool::{Key, Spool};
+use crate::tailer::{self, Tailer};
+use crate::workload::Workloads;
 
 /// Time between the two readings of `once`: rates need a span.
 const ONCE_SPAN: Duration = Duration::from_millis(1000);
 
 /// Shows the error that ends the program.
-pub fn complain(error: &anyhow::Error) {
+pub(crate) fn complain(error: &anyhow::Error) {
     eprintln!("forewarn-agent: {error:#}");
 }
 
 /// Shows a line.
-pub fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     println!("{line}");
 }
 
@@ -26,25 +37,72 @@ pub fn say(line: &str) {
 ///
 /// # Errors
 /// The sample cannot be written as JSON.
-pub async fn once(settings: &Settings, as_json: bool, at_ms: i64) -> anyhow::Result<()> {
-    let mut host = Host::new(EntityId::of_host(HostId([0; 16])), &settings.host_root);
-    let mut rows = Vec::new();
-    host.sample(clock::boot_ms(), &mut rows);
-    tokio::time::sleep(ONCE_SPAN).await;
-    rows.clear();
-    host.sample(clock::boot_ms(), &mut rows);
-    let name = hostname(&settings.host_root);
+pub(crate) async fn once(settings: &Settings, as_json: bool, at_ms: i64) -> anyhow::Result<()> {
+    let seen = Seen::now(settings).await;
     if as_json {
-        let series: Vec<_> = rows.iter().flat_map(|row| describe(row, &name)).collect();
+        let series: Vec<_> = seen.rows.iter().flat_map(|row| describe(row, seen.name(row.entity))).collect();
         println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "at_ms": at_ms, "series": series }))?);
-    } else {
-        for row in &rows {
-            for (metric, value) in row.shape.layout.metrics.iter().zip(&row.values) {
-                println!("{name:<24} {:<26} {:<20} {:>18}", metric.name, metric.instance, value);
-            }
+        return Ok(());
+    }
+    for row in &seen.rows {
+        for (metric, value) in row.shape.layout.metrics.iter().zip(&row.values) {
+            let value = round(*value, metric.decimals);
+            let value = if value.is_nan() { "-".to_owned() } else { value.to_string() };
+            println!("{:<28} {:<24} {:<24} {value:>18}", seen.name(row.entity), metric.name, metric.instance);
         }
     }
     Ok(())
+}
+
+/// One sample of everything, with the names of what was sampled.
+struct Seen {
+    rows: Vec<Row>,
+    names: HashMap<EntityId, String>,
+    reach: Reach,
+    instances: Vec<Instance>,
+    cgroup_version: u8,
+    sampled_containers: usize,
+}
+
+impl Seen {
+    async fn now(settings: &Settings) -> Self {
+        // No series leaves here: the names need to be right, the ids only to differ.
+        let host_id = HostId([0; 16]);
+        let entity = EntityId::of_host(host_id);
+        let (reach, instances) = engine::look(&engine_place(settings)).await;
+        let mut workloads = Workloads::new(host_id);
+        let _ = workloads.apply(Notice::Synced(instances.clone()));
+        let mut names: HashMap<_, _> = workloads.entities().map(|entity| (entity.id, entity.name)).collect();
+        names.insert(entity, host_name(settings));
+        let mut host = Host::new(entity, &settings.host_root);
+        let mut containers = Containers::new(&settings.host_root);
+        containers.set_targets(workloads.targets());
+        let mut rows = Vec::new();
+        for round in 0..2 {
+            if round > 0 {
+                tokio::time::sleep(ONCE_SPAN).await;
+            }
+            rows.clear();
+            let boot_ms = clock::boot_ms();
+            host.sample(boot_ms, &mut rows);
+            let size = HostSize { mem_total_bytes: host.mem_total_bytes(), cpu_count: host.cpu_count() };
+            containers.sample(boot_ms, size, &mut rows);
+        }
+        workloads.state_rows(&mut rows);
+        let (cgroup_version, sampled_containers) = (containers.cgroup_version(), containers.len());
+        Self { rows, names, reach, instances, cgroup_version, sampled_containers }
+    }
+
+    fn name(&self, entity: EntityId) -> &str {
+        self.names.get(&entity).map(String::as_str).unwrap_or_default()
+    }
+
+    /// The instances of a metric, each with its value.
+    fn values(&self, id: metric::Id) -> Vec<(&str, f64)> {
+        let name = id.spec().name;
+        let columns = self.rows.iter().flat_map(|row| row.shape.layout.metrics.iter().zip(&row.values));
+        columns.filter(|(metric, _)| metric.name == name).map(|(metric, value)| (metric.instance.as_str(), *value)).collect()
+    }
 }
 
 fn describe<'a>(row: &'a Row, name: &'a str) -> impl Iterator<Item = serde_json::Value> + 'a {
@@ -56,8 +114,137 @@ fn describe<'a>(row: &'a Row, name: &'a str) -> impl Iterator<Item = serde_json:
     })
 }
 
+/// Lists the blocks that wait for a server.
+///
+/// # Errors
+/// The folder cannot be read.
+pub(crate) fn spool(folder: &Path) -> anyhow::Result<()> {
+    let mut names: Vec<_> = std::fs::read_dir(folder)
+        .with_context(|| format!("cannot read spool folder {}", folder.display()))?
+        .flatten()
+        .filter(|entry| entry.file_name().to_str().and_then(Key::parse).is_some())
+        .map(|entry| entry.path())
+        .collect();
+    names.sort();
+    for path in &names {
+        println!("{}", path.display());
+    }
+    println!("{} blocks wait", names.len());
+    Ok(())
+}
+
+/// Shows what is in blocks; a layout or an entity that one brings is known in the next.
+///
+/// # Errors
+/// A file cannot be read or is no block.
+pub(crate) fn blocks(files: &[PathBuf]) -> anyhow::Result<()> {
+    let (mut layouts, mut names) = (HashMap::new(), HashMap::new());
+    for path in files {
+        let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let raw = RawBlock::parse(&bytes).with_context(|| path.display().to_string())?;
+        for layout in raw.dictionary()?.layouts {
+            layouts.insert(layout.id(), layout);
+        }
+        names.extend(raw.dictionary()?.entities.into_iter().map(|entity| (entity.id, entity.name)));
+        let name = |id: &EntityId| names.get(id).cloned().unwrap_or_else(|| id.to_string());
+        let (groups, unknown) = raw.groups(|id| layouts.get(&id).cloned())?;
+        let header = raw.header;
+        println!(
+            "block {:016x}/{} from {} ms, {} ticks of {} ms, {} bytes, {unknown} groups of unknown layout",
+            header.epoch, header.seq, header.start_ms, header.ticks, header.step_ms, bytes.len()
+        );
+        for group in &groups {
+            let Some(layout) = layouts.get(&group.layout) else { continue };
+            let ticks: Vec<u16> = group.ticks.iter().collect();
+            for (metric, column) in layout.metrics.iter().zip(&group.columns) {
+                let entity = name(&group.entity);
+                println!("  {entity:<20} {:<26} {:<18} {ticks:?} {column:?}", metric.name, metric.instance);
+            }
+        }
+        let urgent = raw.urgent()?;
+        for event in &urgent.events {
+            println!("  event {} {:?} {} at {} ms {}", name(&event.entity), event.kind, event.code, event.at_ms, event.detail);
+        }
+        for hit in &urgent.hits {
+            println!("  hit {} {} {:?} {} times", name(&hit.entity), hit.rule, hit.severity, hit.count);
+            for sample in &hit.samples {
+                println!("    before {:?}\n    line {:?}\n    after {:?}", sample.before, sample.line, sample.after);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Says in one page what the agent can see and what is missing.
-pub async fn check(settings: &Settings) {
-    let facts = HostFacts::read(&settings.host_root);
-    println!("{facts:?}");
+pub(crate) async fn check(settings: &Settings) {
+    let seen = Seen::now(settings).await;
+    let good = |text: String| println!("  ok       {text}");
+    let bad = |text: String| println!("  MISSING  {text}");
+    println!("host {} below {}", host_name(settings), settings.host_root.display());
+    for (key, value) in HostFacts::read(&settings.host_root).attributes {
+        println!("  {key:<8} {value}");
+    }
+    let one = |id| seen.values(id).first().map_or(f64::NAN, |(_, value)| *value);
+    match (one(metric::Id::CpuCount), one(metric::Id::MemTotal)) {
+        (cores, bytes) if cores > 0.0 && bytes > 0.0 => good(format!("{cores} cores, {bytes} bytes of memory")),
+        _ => bad(format!("{} cannot be read", settings.on_host(Path::new("/proc")).display())),
+    }
+    let filesystems = seen.values(metric::Id::FsUsedRatio);
+    if filesystems.is_empty() {
+        bad("no filesystem on a disk; in a container start with -v /:/host:ro,rslave and host_root = \"/host\"".to_owned());
+    }
+    for (point, used) in filesystems {
+        good(format!("filesystem {point} {:.1} % used", used * 100.0));
+    }
+    for (what, id) in [("disk", metric::Id::DiskRead), ("interface", metric::Id::NetRx)] {
+        let names: Vec<_> = seen.values(id).into_iter().map(|(name, _)| name).filter(|name| !name.is_empty()).collect();
+        if names.is_empty() { bad(format!("no {what}")) } else { good(format!("{what} {}", names.join(", "))) }
+    }
+    match seen.values(metric::Id::PressureCpu).is_empty() {
+        true => bad("pressure: boot the kernel with psi=1".to_owned()),
+        false => good("pressure".to_owned()),
+    }
+    println!("containers, cgroup v{}", seen.cgroup_version);
+    match &seen.reach {
+        Reach::Socket(version) => good(format!("engine {version} through its socket")),
+        Reach::StateFiles(why) => good(format!("state files of the engine; events are seen late; no socket: {why}")),
+        Reach::None(why) => bad(format!("no engine: {why}")),
+    }
+    let running = seen.instances.iter().filter(|instance| instance.is_running).count();
+    match running.saturating_sub(seen.sampled_containers) {
+        0 => good(format!("{} containers, {running} run and are sampled", seen.instances.len())),
+        missed => bad(format!("{missed} of {running} running containers have no cgroup folder that can be read")),
+    }
+    let log = &settings.log;
+    for instance in &seen.instances {
+        let wanted = log.enabled && tailer::is_wanted(&instance.name, &log.include, &log.exclude);
+        match &instance.log {
+            _ if !wanted => good(format!("log of {} is left out by the settings", instance.name)),
+            LogWay::File(path) => good(format!("log of {} from {}", instance.name, path.display())),
+            LogWay::Stream => good(format!("log of {} through the engine ({})", instance.name, instance.log_driver)),
+            LogWay::None => bad(format!("log of {} (driver {})", instance.name, instance.log_driver)),
+        }
+    }
+    println!("keywords");
+    match Tailer::new(&settings.keywords, &settings.masks, None) {
+        Ok(_) => good(format!("{} rules of the settings, until the server sends its own", settings.keywords.len())),
+        Err(error) => bad(error.to_string()),
+    }
+    println!("server {}", settings.server.urls.join(", "));
+    match Spool::open(&settings.data_dir.join(SPOOL_FOLDER), settings.spool_bytes_max) {
+        Ok(spool) => good(format!("{} can be written, {} blocks wait", settings.data_dir.display(), spool.len())),
+        Err(error) => bad(error.to_string()),
+    }
+    match reach_server(settings).await {
+        Ok(text) => good(text),
+        Err(error) => bad(format!("{error:#}")),
+    }
+}
+
+async fn reach_server(settings: &Settings) -> anyhow::Result<String> {
+    let identity = Identity::load(&settings.data_dir)?.ok_or(SenderError::NotEnrolled)?;
+    let host = identity.host;
+    let link = Link::new(identity, &settings.server.urls, &settings.server.proxy)?;
+    let config = link.config().await.map_err(|detail| anyhow::anyhow!("the server cannot be used: {detail}"))?;
+    Ok(format!("enrolled as {host}; the server answers, configuration {}", config.version))
 }

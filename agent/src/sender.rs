@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use forewarn_common::block::RawBlock;
 use forewarn_common::id::{HostId, random_u64};
 use forewarn_common::limit;
 use forewarn_common::wire::{
@@ -45,7 +44,7 @@ const IDENTITY_FILE: &str = "identity.json";
 
 /// Why the server cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum SenderError {
+pub(crate) enum SenderError {
     /// No identity, and nothing to get one with.
     #[error(
         "this host is not enrolled: give a token with --token or --enroll-file (the console makes one under Hosts)"
@@ -81,13 +80,13 @@ pub enum SenderError {
 /// Who this host is and whom it trusts, kept in `identity.json`, readable by the owner only.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The host's id for life.
-    pub host: HostId,
+    pub(crate) host: HostId,
     /// The agent's own key.
     key: String,
     /// Whom to trust.
-    pub trust: TrustBundle,
+    pub(crate) trust: TrustBundle,
 }
 
 impl fmt::Debug for Identity {
@@ -101,7 +100,7 @@ impl Identity {
     ///
     /// # Errors
     /// The file is there but cannot be read or understood.
-    pub fn load(data_dir: &Path) -> Result<Option<Self>, SenderError> {
+    pub(crate) fn load(data_dir: &Path) -> Result<Option<Self>, SenderError> {
         let path = data_dir.join(IDENTITY_FILE);
         let fail = |detail: String| SenderError::Identity { path: path.clone(), detail };
         match std::fs::read(&path) {
@@ -115,7 +114,7 @@ impl Identity {
     ///
     /// # Errors
     /// The folder cannot be written.
-    pub fn save(&self, data_dir: &Path) -> Result<(), SenderError> {
+    pub(crate) fn save(&self, data_dir: &Path) -> Result<(), SenderError> {
         let path = data_dir.join(IDENTITY_FILE);
         let temporary = data_dir.join(format!("{IDENTITY_FILE}.tmp"));
         let write = || -> std::io::Result<()> {
@@ -135,7 +134,7 @@ impl Identity {
 ///
 /// # Errors
 /// The token is malformed, or no server took it; the text has every server's answer.
-pub async fn enroll(
+pub(crate) async fn enroll(
     urls: &[String],
     proxy: &str,
     token: &str,
@@ -175,7 +174,7 @@ pub async fn enroll(
 
 /// What became of a push.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Stored, or known already.
     Stored(PushReply),
     /// The server will never take this block.
@@ -193,7 +192,7 @@ pub enum Outcome {
 
 /// The way to the servers, with identity and trust.
 #[derive(Debug)]
-pub struct Link {
+pub(crate) struct Link {
     client: reqwest::Client,
     identity: Identity,
     urls: Vec<String>,
@@ -206,7 +205,7 @@ impl Link {
     ///
     /// # Errors
     /// No URL is named, or the trust bundle or the proxy cannot be used.
-    pub fn new(identity: Identity, urls: &[String], proxy: &str) -> Result<Self, SenderError> {
+    pub(crate) fn new(identity: Identity, urls: &[String], proxy: &str) -> Result<Self, SenderError> {
         if urls.is_empty() {
             return Err(SenderError::NoServer);
         }
@@ -216,7 +215,7 @@ impl Link {
 
     /// Who this host is.
     #[must_use]
-    pub fn identity(&self) -> &Identity {
+    pub(crate) fn identity(&self) -> &Identity {
         &self.identity
     }
 
@@ -224,7 +223,7 @@ impl Link {
     ///
     /// # Errors
     /// The bundle cannot be used.
-    pub fn renew_trust(&mut self, trust: &TrustBundle) -> Result<bool, SenderError> {
+    pub(crate) fn renew_trust(&mut self, trust: &TrustBundle) -> Result<bool, SenderError> {
         if trust.version <= self.identity.trust.version {
             return Ok(false);
         }
@@ -234,12 +233,12 @@ impl Link {
     }
 
     /// Goes to the next server after a failure.
-    pub fn fail_over(&mut self) {
+    pub(crate) fn fail_over(&mut self) {
         self.current = (self.current + 1) % self.urls.len();
     }
 
     /// Sends a block; `sent` is `CLOCK_BOOTTIME` and wall clock now.
-    pub fn push(&self, bytes: Vec<u8>, sent: (i64, i64)) -> impl Future<Output = Outcome> + 'static {
+    pub(crate) fn push(&self, bytes: Vec<u8>, sent: (i64, i64)) -> impl Future<Output = Outcome> + 'static {
         let request = self
             .request(reqwest::Method::POST, BLOCK_PATH)
             .header(CONTENT_TYPE, BLOCK_CONTENT_TYPE)
@@ -254,7 +253,7 @@ impl Link {
     }
 
     /// Asks for the agent's configuration.
-    pub fn config(&self) -> impl Future<Output = Result<AgentConfig, String>> + 'static {
+    pub(crate) fn config(&self) -> impl Future<Output = Result<AgentConfig, String>> + 'static {
         let request = self.request(reqwest::Method::GET, CONFIG_PATH);
         async move {
             let (status, body, _) = answer(request).await?;
@@ -328,7 +327,7 @@ fn join(url: &str, path: &str) -> String {
 
 /// When the next push may begin. All times are `CLOCK_BOOTTIME`.
 #[derive(Debug, Default)]
-pub struct Pacing {
+pub(crate) struct Pacing {
     failures: u32,
     not_before_ms: i64,
 }
@@ -336,25 +335,25 @@ pub struct Pacing {
 impl Pacing {
     /// When the next push may begin.
     #[must_use]
-    pub fn not_before_ms(&self) -> i64 {
+    pub(crate) fn not_before_ms(&self) -> i64 {
         self.not_before_ms
     }
 
     /// Whether the last push failed.
     #[must_use]
-    pub fn is_failing(&self) -> bool {
+    pub(crate) fn is_failing(&self) -> bool {
         self.failures > 0
     }
 
     /// Spreads the agents of a site, which all end their blocks at the same second.
-    pub fn spread(&mut self, now_ms: i64, within_ms: i64, random: u64) {
+    pub(crate) fn spread(&mut self, now_ms: i64, within_ms: i64, random: u64) {
         if !self.is_failing() {
             self.not_before_ms = self.not_before_ms.max(now_ms + jitter(within_ms, random));
         }
     }
 
     /// Takes note of what became of a push.
-    pub fn note(&mut self, outcome: &Outcome, now_ms: i64, random: u64) {
+    pub(crate) fn note(&mut self, outcome: &Outcome, now_ms: i64, random: u64) {
         let pause_ms = match outcome {
             Outcome::Stored(_) | Outcome::Refused(_) => {
                 self.failures = 0;
@@ -385,17 +384,8 @@ fn jitter(within_ms: i64, random: u64) -> i64 {
 
 /// A random number for jitter; zero where the system has none, which only loses the spread.
 #[must_use]
-pub fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     random_u64().unwrap_or(0)
-}
-
-/// What a block is about, for the log.
-#[must_use]
-pub fn describe(bytes: &[u8]) -> String {
-    RawBlock::parse(bytes).map_or_else(
-        |error| error.to_string(),
-        |block| format!("epoch {:016x} block {} of {} ticks", block.header.epoch, block.header.seq, block.header.ticks),
-    )
 }
 
 fn client(config: ClientConfig, proxy: &str) -> Result<reqwest::Client, SenderError> {

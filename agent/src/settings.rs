@@ -10,7 +10,7 @@ use forewarn_common::limit;
 use serde::{Deserialize, Serialize};
 
 /// Where the settings are looked for when `--config` does not say.
-pub const FILE_DEFAULT: &str = "/etc/forewarn/agent.toml";
+pub(crate) const FILE_DEFAULT: &str = "/etc/forewarn/agent.toml";
 
 /// A settings file is a page, not a book.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -23,7 +23,7 @@ const SPOOL_BYTES_MIN: u64 = 1 << 20;
 
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum SettingsError {
+pub(crate) enum SettingsError {
     /// The file cannot be read.
     #[error("cannot read settings file {}: {source}; create it or name another with --config", path.display())]
     Read {
@@ -55,67 +55,67 @@ pub enum SettingsError {
 /// All settings with their defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Identity, spool and log positions live here.
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// Milliseconds between samples.
-    pub sample_interval_ms: u64,
+    pub(crate) sample_interval_ms: u64,
     /// Milliseconds between blocks.
-    pub block_interval_ms: u64,
+    pub(crate) block_interval_ms: u64,
     /// At most one early block (keyword hit, engine event) in this many milliseconds.
-    pub early_block_ms: u64,
+    pub(crate) early_block_ms: u64,
     /// Where the host's root is mounted: `/`, or `/host` inside a container.
-    pub host_root: PathBuf,
+    pub(crate) host_root: PathBuf,
     /// What people call the host; empty takes the host's own name.
-    pub hostname: String,
+    pub(crate) hostname: String,
     /// Groups the host in the console; containers may carry the label `forewarn.component`.
-    pub component: String,
+    pub(crate) component: String,
     /// Unsent blocks kept on disk; the oldest are dropped first.
-    pub spool_bytes_max: u64,
+    pub(crate) spool_bytes_max: u64,
     /// Regular expressions whose matches are masked in sampled lines, besides the built-in ones.
-    pub masks: Vec<String>,
+    pub(crate) masks: Vec<String>,
     /// Where to push.
-    pub server: Server,
+    pub(crate) server: Server,
     /// The container engine.
-    pub engine: Engine,
+    pub(crate) engine: Engine,
     /// Container logs.
-    pub log: Log,
+    pub(crate) log: Log,
     /// Keyword rules until the server sends its own.
-    pub keywords: Vec<KeywordRule>,
+    pub(crate) keywords: Vec<KeywordRule>,
 }
 
 /// Where to push.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
-pub struct Server {
+pub(crate) struct Server {
     /// Servers of the site, tried in this order.
-    pub urls: Vec<String>,
+    pub(crate) urls: Vec<String>,
     /// A proxy to go through; empty goes directly, whatever the environment says.
-    pub proxy: String,
+    pub(crate) proxy: String,
 }
 
 /// The container engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Engine {
+pub(crate) struct Engine {
     /// The engine's socket, below `host_root`; empty works without one.
-    pub socket: PathBuf,
+    pub(crate) socket: PathBuf,
     /// The engine's data folder, below `host_root`: log files, and the state files when there is no socket.
-    pub data_root: PathBuf,
+    pub(crate) data_root: PathBuf,
 }
 
 /// Container logs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Log {
+pub(crate) struct Log {
     /// Whether logs are read at all.
-    pub enabled: bool,
+    pub(crate) enabled: bool,
     /// Milliseconds between looks at the files.
-    pub poll_interval_ms: u64,
+    pub(crate) poll_interval_ms: u64,
     /// Names of containers whose logs are read, `*` at either end matches anything; empty reads all.
-    pub include: Vec<String>,
+    pub(crate) include: Vec<String>,
     /// Names of containers whose logs are never read; wins over `include`.
-    pub exclude: Vec<String>,
+    pub(crate) exclude: Vec<String>,
 }
 
 impl Default for Settings {
@@ -152,19 +152,19 @@ impl Default for Log {
 
 /// What the command line says beside the file; set values win.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub struct Overrides {
+pub(crate) struct Overrides {
     /// Settings file [default: /etc/forewarn/agent.toml when it exists]
     #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// Folder for identity, spool and log positions
     #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
+    pub(crate) data_dir: Option<PathBuf>,
     /// URL of a server; may be given several times
     #[arg(long = "server", value_name = "URL")]
-    pub servers: Vec<String>,
+    pub(crate) servers: Vec<String>,
     /// Where the host's root is mounted
     #[arg(long, value_name = "DIR")]
-    pub host_root: Option<PathBuf>,
+    pub(crate) host_root: Option<PathBuf>,
 }
 
 impl Settings {
@@ -172,7 +172,7 @@ impl Settings {
     ///
     /// # Errors
     /// The file cannot be read or parsed, or a value is not accepted.
-    pub fn load(overrides: &Overrides) -> Result<Self, SettingsError> {
+    pub(crate) fn load(overrides: &Overrides) -> Result<Self, SettingsError> {
         let mut settings = match &overrides.config {
             Some(path) => Self::read(path)?,
             None if Path::new(FILE_DEFAULT).exists() => Self::read(Path::new(FILE_DEFAULT))?,
@@ -237,20 +237,20 @@ impl Settings {
 
     /// `path` of the host as this process sees it.
     #[must_use]
-    pub fn on_host(&self, path: &Path) -> PathBuf {
+    pub(crate) fn on_host(&self, path: &Path) -> PathBuf {
         below(&self.host_root, path)
     }
 }
 
 /// `path`, which may be absolute, below `root`.
 #[must_use]
-pub fn below(root: &Path, path: &Path) -> PathBuf {
+pub(crate) fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
 /// The log filter: `FOREWARN_LOG`, or `info`.
 #[must_use]
-pub fn log_filter() -> String {
+pub(crate) fn log_filter() -> String {
     std::env::var("FOREWARN_LOG").unwrap_or_else(|_| "info".to_owned())
 }
 

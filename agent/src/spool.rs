@@ -22,34 +22,38 @@ const SUFFIX: &str = "block";
 /// Why the spool cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use spool folder {}: {source}; make it a folder that the agent may write to", path.display())]
-pub struct SpoolError {
+pub(crate) struct SpoolError {
     path: PathBuf,
     source: io::Error,
 }
 
 /// Names a block and orders it: by time, then by epoch and number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key {
+pub(crate) struct Key {
     /// When the block was closed, unix milliseconds.
-    pub closed_ms: i64,
+    pub(crate) closed_ms: i64,
     /// The block's epoch.
-    pub epoch: u64,
+    pub(crate) epoch: u64,
     /// The block's number in its epoch.
-    pub seq: u64,
+    pub(crate) seq: u64,
 }
 
 impl Key {
     /// The key of the block with this header.
     #[must_use]
-    pub fn of(header: &Header) -> Self {
+    pub(crate) fn of(header: &Header) -> Self {
         Self { closed_ms: header.closed_ms.max(0), epoch: header.epoch, seq: header.seq }
     }
 
-    fn file_name(self) -> String {
+    /// The key as text: the name of the block's file.
+    #[must_use]
+    pub(crate) fn file_name(self) -> String {
         format!("{:015}-{:016x}-{:010}.{SUFFIX}", self.closed_ms, self.epoch, self.seq)
     }
 
-    fn parse(name: &str) -> Option<Self> {
+    /// Reads what [`Self::file_name`] wrote.
+    #[must_use]
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         let mut parts = name.strip_suffix(SUFFIX)?.strip_suffix('.')?.split('-');
         let key = Self {
             closed_ms: parts.next()?.parse().ok()?,
@@ -68,7 +72,7 @@ enum Place {
 
 /// The spool.
 #[derive(Debug)]
-pub struct Spool {
+pub(crate) struct Spool {
     folder: PathBuf,
     bytes_max: u64,
     blocks: BTreeMap<Key, Place>,
@@ -83,7 +87,7 @@ impl Spool {
     ///
     /// # Errors
     /// The folder cannot be made, read or written.
-    pub fn open(folder: &Path, bytes_max: u64) -> Result<Self, SpoolError> {
+    pub(crate) fn open(folder: &Path, bytes_max: u64) -> Result<Self, SpoolError> {
         let fail = |source| SpoolError { path: folder.to_owned(), source };
         fs::create_dir_all(folder).map_err(fail)?;
         let mut spool = Self {
@@ -116,8 +120,9 @@ impl Spool {
         Ok(spool)
     }
 
-    /// Keeps a block. When the disk refuses it, it waits in memory; what no longer fits is dropped and counted.
-    pub fn push(&mut self, key: Key, bytes: Vec<u8>) {
+    /// Keeps a block; whether it is on disk. When the disk refuses it, it waits in memory; what no longer fits is
+    /// dropped and counted.
+    pub(crate) fn push(&mut self, key: Key, bytes: Vec<u8>) -> bool {
         let place = match self.write(key, &bytes) {
             Ok(()) => {
                 let bytes = disk_bytes(bytes.len() as u64);
@@ -130,14 +135,16 @@ impl Spool {
                 Place::Memory(bytes)
             }
         };
+        let is_on_disk = matches!(place, Place::File { .. });
         if let Some(replaced) = self.blocks.insert(key, place) {
             self.forget(&replaced);
         }
         self.drop_oldest_beyond_cap();
+        is_on_disk
     }
 
     /// Moves blocks from memory to disk if the disk takes them again.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let waiting: Vec<Key> =
             self.blocks.iter().filter(|(_, place)| matches!(place, Place::Memory(_))).map(|(key, _)| *key).collect();
         for key in waiting {
@@ -170,7 +177,7 @@ impl Spool {
     }
 
     /// The newest block and its bytes. Damaged files are removed and counted on the way.
-    pub fn newest(&mut self) -> Option<(Key, Vec<u8>)> {
+    pub(crate) fn newest(&mut self) -> Option<(Key, Vec<u8>)> {
         loop {
             let key = *self.blocks.keys().next_back()?;
             match self.read(key) {
@@ -196,7 +203,7 @@ impl Spool {
     }
 
     /// Removes a block that was acknowledged or refused for good.
-    pub fn remove(&mut self, key: Key) {
+    pub(crate) fn remove(&mut self, key: Key) {
         if let Some(place) = self.blocks.remove(&key) {
             self.forget(&place);
             if matches!(place, Place::File { .. }) {
@@ -228,27 +235,33 @@ impl Spool {
         }
     }
 
+    /// Whether a block waits on disk.
+    #[must_use]
+    pub(crate) fn is_on_disk(&self, key: Key) -> bool {
+        matches!(self.blocks.get(&key), Some(Place::File { .. }))
+    }
+
     /// Blocks that wait.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.blocks.len()
     }
 
     /// Bytes that wait, on disk and in memory.
     #[must_use]
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.file_bytes + self.memory_bytes
     }
 
     /// Counts a block that the server refused for good.
-    pub fn refuse(&mut self, key: Key) {
+    pub(crate) fn refuse(&mut self, key: Key) {
         self.remove(key);
         self.dropped += 1;
     }
 
     /// Blocks dropped for want of room, refused or found damaged, since the start.
     #[must_use]
-    pub fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         self.dropped + self.damaged
     }
 }

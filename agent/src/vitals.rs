@@ -11,7 +11,7 @@ const METRICS: [Id; 5] = [Id::AgentCpu, Id::AgentRss, Id::SpoolBytes, Id::SpoolD
 
 /// What the agent counts of itself.
 #[derive(Debug)]
-pub struct Vitals {
+pub(crate) struct Vitals {
     entity: EntityId,
     shape: Rc<Shape>,
     cpu_us: Option<u64>,
@@ -22,17 +22,17 @@ pub struct Vitals {
 impl Vitals {
     /// Vitals that are series of the host `entity`.
     #[must_use]
-    pub fn new(entity: EntityId) -> Self {
+    pub(crate) fn new(entity: EntityId) -> Self {
         Self { entity, shape: Shape::of(METRICS.map(|id| (id, ""))), cpu_us: None, dropped: 0, late_ticks: 0 }
     }
 
     /// Counts ticks that were not sampled.
-    pub fn skip_ticks(&mut self, count: u64) {
+    pub(crate) fn skip_ticks(&mut self, count: u64) {
         self.late_ticks += count;
     }
 
     /// One sample; `dropped` counts blocks since the start.
-    pub fn sample(&mut self, spool_bytes: u64, dropped: u64) -> Row {
+    pub(crate) fn sample(&mut self, spool_bytes: u64, dropped: u64) -> Row {
         let (cpu_us, resident) = own_cost();
         let before = std::mem::replace(&mut self.cpu_us, cpu_us);
         let spent = cpu_us.zip(before).map(|(now, before)| now.saturating_sub(before) as f64 / 1000.0);

@@ -37,29 +37,29 @@ const METRICS: [Id; 14] = [
 
 /// A container to sample.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+pub(crate) struct Target {
     /// The workload that it is an instance of.
-    pub entity: EntityId,
+    pub(crate) entity: EntityId,
     /// The container's full id.
-    pub id: String,
+    pub(crate) id: String,
     /// Its first process, as the host numbers it.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// Whether it has a network of its own; without one its traffic is the host's.
-    pub own_network: bool,
+    pub(crate) own_network: bool,
 }
 
 /// What the host has, against which a container without a limit is measured.
 #[derive(Debug, Clone, Copy)]
-pub struct HostSize {
+pub(crate) struct HostSize {
     /// Memory of the host.
-    pub mem_total_bytes: Option<u64>,
+    pub(crate) mem_total_bytes: Option<u64>,
     /// Cores of the host.
-    pub cpu_count: Option<usize>,
+    pub(crate) cpu_count: Option<usize>,
 }
 
 /// All containers that are sampled.
 #[derive(Debug)]
-pub struct Containers {
+pub(crate) struct Containers {
     root: PathBuf,
     tree: Tree,
     shape: Rc<Shape>,
@@ -71,7 +71,7 @@ pub struct Containers {
 impl Containers {
     /// A sampler of the containers of the host whose root is at `root`.
     #[must_use]
-    pub fn new(root: &Path) -> Self {
+    pub(crate) fn new(root: &Path) -> Self {
         let plain = METRICS.map(|id| (id, ""));
         Self {
             root: root.to_owned(),
@@ -85,7 +85,7 @@ impl Containers {
 
     /// Which cgroup version is read.
     #[must_use]
-    pub fn cgroup_version(&self) -> u8 {
+    pub(crate) fn cgroup_version(&self) -> u8 {
         match self.tree {
             Tree::Unified(_) => 2,
             Tree::Split { .. } => 1,
@@ -93,7 +93,7 @@ impl Containers {
     }
 
     /// Samples exactly these containers from now on; counters of those that stay go on.
-    pub fn set_targets(&mut self, targets: impl IntoIterator<Item = Target>) {
+    pub(crate) fn set_targets(&mut self, targets: impl IntoIterator<Item = Target>) {
         let mut before = std::mem::take(&mut self.by_id);
         for target in targets {
             let known = before.remove(&target.id).filter(|container| container.target == target);
@@ -106,12 +106,12 @@ impl Containers {
 
     /// How many containers are sampled.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.by_id.len()
     }
 
     /// One sample of every container. `boot_ms` only measures the time since the last one.
-    pub fn sample(&mut self, boot_ms: i64, host: HostSize, rows: &mut Vec<Row>) {
+    pub(crate) fn sample(&mut self, boot_ms: i64, host: HostSize, rows: &mut Vec<Row>) {
         for container in self.by_id.values_mut() {
             let Some((values, has_pressure)) = container.sample(boot_ms, host, &mut self.buffer) else { continue };
             let shape = Rc::clone(if has_pressure { &self.shape_pressure } else { &self.shape });

@@ -6,15 +6,15 @@ use sysinfo::{CpuRefreshKind, RefreshKind, System};
 
 /// Static facts, shown with the host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct HostFacts {
+pub(crate) struct HostFacts {
     /// Attributes of the host entity, ascending by key.
-    pub attributes: Vec<(String, String)>,
+    pub(crate) attributes: Vec<(String, String)>,
 }
 
 impl HostFacts {
     /// Reads them for the host whose root is at `root`.
     #[must_use]
-    pub fn read(root: &Path) -> Self {
+    pub(crate) fn read(root: &Path) -> Self {
         let system = System::new_with_specifics(RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing()));
         let mut attributes = vec![("agent".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
         let mut add = |key: &str, value: Option<String>| {
@@ -40,7 +40,7 @@ fn os_name(root: &Path) -> Option<String> {
 
 /// What the host calls itself: its `/etc/hostname` where the root is mounted, else the kernel's answer.
 #[must_use]
-pub fn hostname(root: &Path) -> String {
+pub(crate) fn hostname(root: &Path) -> String {
     let own = if root == Path::new("/") { None } else { std::fs::read_to_string(root.join("etc/hostname")).ok() };
     own.map(|text| text.trim().to_owned())
         .filter(|text| !text.is_empty())
@@ -50,7 +50,7 @@ pub fn hostname(root: &Path) -> String {
 
 /// The kernel's boot id; zeros where it cannot be read.
 #[must_use]
-pub fn boot_id(root: &Path) -> [u8; 16] {
+pub(crate) fn boot_id(root: &Path) -> [u8; 16] {
     let text = std::fs::read_to_string(root.join("proc/sys/kernel/random/boot_id")).unwrap_or_default();
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     u128::from_str_radix(&digits, 16).unwrap_or(0).to_be_bytes()

@@ -19,27 +19,27 @@ use forewarn_common::block::{Layout, Metric};
 use forewarn_common::id::{EntityId, LayoutId};
 use forewarn_common::metric;
 
-pub use container::{Containers, HostSize, Target};
-pub use inventory::{HostFacts, boot_id, hostname};
+pub(crate) use container::{Containers, HostSize, Target};
+pub(crate) use inventory::{HostFacts, boot_id, hostname};
 
 /// Instances of one kind (filesystems, disks, interfaces) of one host; beyond it the rest is left out and counted.
 const INSTANCES_MAX: usize = 64;
 
 /// A layout with what is worked out from it once.
 #[derive(Debug, PartialEq)]
-pub struct Shape {
+pub(crate) struct Shape {
     /// The columns.
-    pub layout: Layout,
+    pub(crate) layout: Layout,
     /// Its hash.
-    pub id: LayoutId,
+    pub(crate) id: LayoutId,
     /// Columns whose last value travels in the urgent section.
-    pub urgent: Vec<(usize, metric::Id)>,
+    pub(crate) urgent: Vec<(usize, metric::Id)>,
 }
 
 impl Shape {
     /// The shape of these metrics and instances.
     #[must_use]
-    pub fn of<'a>(metrics: impl IntoIterator<Item = (metric::Id, &'a str)>) -> Rc<Self> {
+    pub(crate) fn of<'a>(metrics: impl IntoIterator<Item = (metric::Id, &'a str)>) -> Rc<Self> {
         let ids: Vec<_> = metrics.into_iter().collect();
         let layout = Layout { metrics: ids.iter().map(|(id, instance)| Metric::of(*id, instance)).collect() };
         let urgent =
@@ -50,18 +50,18 @@ impl Shape {
 
 /// Values of one entity at one tick, in the order of their shape; NaN where one is missing.
 #[derive(Debug, Clone)]
-pub struct Row {
+pub(crate) struct Row {
     /// Whose.
-    pub entity: EntityId,
+    pub(crate) entity: EntityId,
     /// What the values mean.
-    pub shape: Rc<Shape>,
+    pub(crate) shape: Rc<Shape>,
     /// The values.
-    pub values: Vec<f64>,
+    pub(crate) values: Vec<f64>,
 }
 
 /// Everything about the host itself.
 #[derive(Debug)]
-pub struct Host {
+pub(crate) struct Host {
     entity: EntityId,
     core: host::Core,
     filesystems: filesystem::Filesystems,
@@ -73,7 +73,7 @@ pub struct Host {
 impl Host {
     /// A sampler of the host whose root is at `root`.
     #[must_use]
-    pub fn new(entity: EntityId, root: &Path) -> Self {
+    pub(crate) fn new(entity: EntityId, root: &Path) -> Self {
         Self {
             entity,
             core: host::Core::new(root),
@@ -85,7 +85,7 @@ impl Host {
     }
 
     /// One sample. `boot_ms` only measures the time since the last one.
-    pub fn sample(&mut self, boot_ms: i64, rows: &mut Vec<Row>) {
+    pub(crate) fn sample(&mut self, boot_ms: i64, rows: &mut Vec<Row>) {
         let entity = self.entity;
         let mut row = |(shape, values): (Rc<Shape>, Vec<f64>)| {
             if values.iter().any(|value| !value.is_nan()) {
@@ -101,20 +101,20 @@ impl Host {
 
     /// Memory of the host, once it has been sampled.
     #[must_use]
-    pub fn mem_total_bytes(&self) -> Option<u64> {
+    pub(crate) fn mem_total_bytes(&self) -> Option<u64> {
         self.core.mem_total_bytes()
     }
 
     /// Cores of the host, once it has been sampled.
     #[must_use]
-    pub fn cpu_count(&self) -> Option<usize> {
+    pub(crate) fn cpu_count(&self) -> Option<usize> {
         self.core.cpu_count()
     }
 }
 
 /// The agent's own CPU time in microseconds and its resident bytes.
 #[must_use]
-pub fn own_cost() -> (Option<u64>, Option<u64>) {
+pub(crate) fn own_cost() -> (Option<u64>, Option<u64>) {
     use rustix::time::{ClockId, clock_gettime};
     let spent = clock_gettime(ClockId::ProcessCPUTime);
     let cpu_us = u64::try_from(spent.tv_sec * 1_000_000 + spent.tv_nsec / 1000).ok();
@@ -123,7 +123,7 @@ pub fn own_cost() -> (Option<u64>, Option<u64>) {
 }
 
 /// Lifts the soft limit of open files to the hard one: every container holds a dozen descriptors.
-pub fn raise_descriptor_limit() {
+pub(crate) fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let now = getrlimit(Resource::Nofile);
     // A refusal leaves the limit as it is; sampling then misses containers and says which.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// A `/proc/stat` of a host with many interrupts stays below; what is longer is cut.
 const TEXT_BYTES_MAX: usize = 1 << 20;
@@ -33,10 +33,6 @@ impl Held {
                 None
             }
         }
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
     }
 }
 

@@ -1,0 +1,262 @@
+//! The engine's API through its socket: list, inspect at a start, events, and logs that have no file.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use bollard::models::{ContainerInspectResponse, EventMessage};
+use bollard::query_parameters::{EventsOptions, InspectContainerOptions, ListContainersOptions, LogsOptions};
+use bollard::{API_DEFAULT_VERSION, Docker};
+use forewarn_common::block::EventKind;
+use forewarn_common::clock;
+use futures_util::StreamExt;
+use tokio::sync::mpsc::Sender;
+use tokio::task::JoinSet;
+
+use super::state::{Diff, has_own_network, health_code, kept_labels};
+use super::{INSTANCES_MAX, Instance, LogWay, Notice, Place};
+
+/// Seconds that a request may take; the event stream has no end of its own.
+const TIMEOUT_S: u64 = 30;
+/// Signals that ask a program to reload or report, not to end: HUP, USR1, USR2, CHLD, CONT, URG, WINCH.
+const HARMLESS_SIGNALS: [&str; 7] = ["1", "10", "12", "17", "18", "23", "28"];
+/// Events that matter here.
+const EVENTS: [&str; 7] = ["start", "die", "oom", "health_status", "kill", "destroy", "rename"];
+
+/// How watching ended.
+pub(super) struct Ended {
+    /// The engine's version, if it was reached at all.
+    pub(super) connected: Option<String>,
+    /// Why it ended.
+    pub(super) error: String,
+}
+
+async fn connect(socket: &Path) -> Result<(Docker, String), bollard::errors::Error> {
+    let path = socket.to_string_lossy();
+    let docker = Docker::connect_with_unix(&path, TIMEOUT_S, API_DEFAULT_VERSION)?.negotiate_version().await?;
+    let version = docker.version().await?.version.unwrap_or_default();
+    Ok((docker, version))
+}
+
+/// Looks once.
+pub(super) async fn look(place: &Place, socket: &Path) -> Result<(String, Vec<Instance>), bollard::errors::Error> {
+    let (docker, version) = connect(socket).await?;
+    Ok((version, list(&docker, place).await?))
+}
+
+async fn list(docker: &Docker, place: &Place) -> Result<Vec<Instance>, bollard::errors::Error> {
+    let options = ListContainersOptions { all: true, ..ListContainersOptions::default() };
+    let mut found = docker.list_containers(Some(options)).await?;
+    // Running ones first: of too many, those that ended long ago are left out.
+    found.sort_by_key(|one| std::cmp::Reverse(one.created));
+    let mut instances = Vec::new();
+    for id in found.into_iter().filter_map(|one| one.id).take(INSTANCES_MAX) {
+        match inspect(docker, place, &id).await {
+            Ok(instance) => instances.push(instance),
+            // It ended and was removed since the list was made.
+            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(instances)
+}
+
+async fn inspect(docker: &Docker, place: &Place, id: &str) -> Result<Instance, bollard::errors::Error> {
+    let said = docker.inspect_container(id, None::<InspectContainerOptions>).await?;
+    Ok(instance(said, place))
+}
+
+fn instance(said: ContainerInspectResponse, place: &Place) -> Instance {
+    let state = said.state.unwrap_or_default();
+    let config = said.config.unwrap_or_default();
+    let host = said.host_config.unwrap_or_default();
+    let log_driver = host.log_config.and_then(|log| log.typ).unwrap_or_default();
+    let is_running = state.running.unwrap_or(false);
+    let started_at = state.started_at.filter(|at| !at.starts_with("0001-")).unwrap_or_default();
+    let exit_code = state.exit_code.and_then(|code| i32::try_from(code).ok());
+    Instance {
+        id: said.id.unwrap_or_default(),
+        name: said.name.unwrap_or_default().trim_start_matches('/').to_owned(),
+        image: config.image.unwrap_or_default(),
+        labels: kept_labels(config.labels.unwrap_or_default()),
+        pid: state.pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0),
+        is_running,
+        exit_code: exit_code.filter(|_| !is_running && !started_at.is_empty()),
+        health: state.health.and_then(|health| health.status).and_then(|status| health_code(status.as_ref())),
+        started_at,
+        restart_count: said.restart_count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0),
+        has_own_network: has_own_network(&host.network_mode.unwrap_or_default()),
+        log: place.log_way(&log_driver, &said.log_path.unwrap_or_default(), true),
+        log_driver,
+    }
+}
+
+/// Tells about containers until the engine goes away or nobody listens.
+pub(super) async fn watch(place: &Place, socket: &Path, notices: &Sender<Notice>, diff: &mut Diff) -> Ended {
+    let (docker, version) = match connect(socket).await {
+        Ok(reached) => reached,
+        Err(error) => return Ended { connected: None, error: format!("{}: {error}", socket.display()) },
+    };
+    tracing::info!(version, "the container engine is reached");
+    let mut session =
+        Session { docker, place, notices, known: HashMap::new(), listed_at_ms: 0, streams: JoinSet::new() };
+    let error = session.run(diff).await.err().map_or_else(|| "the event stream ended".to_owned(), |e| e.to_string());
+    diff.set(session.known.into_values());
+    Ended { connected: Some(version), error }
+}
+
+struct Session<'a> {
+    docker: Docker,
+    place: &'a Place,
+    notices: &'a Sender<Notice>,
+    known: HashMap<String, Instance>,
+    /// When the list was complete: events from before may be in it already.
+    listed_at_ms: i64,
+    /// Logs that are followed through the API; they end with their containers, or with the session.
+    streams: JoinSet<String>,
+}
+
+impl Session<'_> {
+    async fn run(&mut self, diff: &mut Diff) -> Result<(), bollard::errors::Error> {
+        // Events are asked for from before the list: nothing falls between the two.
+        let since_s = clock::wall_ms() / 1000;
+        let instances = list(&self.docker, self.place).await?;
+        self.listed_at_ms = clock::wall_ms();
+        self.known = instances.iter().map(|instance| (instance.id.clone(), instance.clone())).collect();
+        for instance in &instances {
+            self.follow_stream(instance, false);
+        }
+        for notice in diff.step(instances, clock::wall_ms()) {
+            self.tell(notice).await;
+        }
+        let filters = HashMap::from([
+            ("type".to_owned(), vec!["container".to_owned()]),
+            ("event".to_owned(), EVENTS.map(str::to_owned).to_vec()),
+        ]);
+        let options = EventsOptions { since: Some(since_s.to_string()), until: None, filters: Some(filters) };
+        let docker = self.docker.clone();
+        let mut events = std::pin::pin!(docker.events(Some(options)));
+        while let Some(event) = events.next().await {
+            while let Some(ended) = self.streams.try_join_next() {
+                tracing::debug!(container = ended.ok(), "a log stream has ended");
+            }
+            self.on_event(event?).await?;
+            if self.notices.is_closed() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn on_event(&mut self, event: EventMessage) -> Result<(), bollard::errors::Error> {
+        let actor = event.actor.unwrap_or_default();
+        let (Some(id), Some(action)) = (actor.id, event.action) else { return Ok(()) };
+        let attribute = |key: &str| actor.attributes.as_ref().and_then(|all| all.get(key)).map(String::as_str);
+        let at_ms = event.time_nano.map_or_else(clock::wall_ms, |nano| nano / 1_000_000);
+        let may_be_known = at_ms <= self.listed_at_ms;
+        let (kind, code) = match action.split(':').next().unwrap_or_default() {
+            "start" => {
+                // What the list already showed as started is no second start.
+                let before = self.known.get(&id).map(|known| known.started_at.clone());
+                let is_there = self.refresh(&id).await?;
+                let same = before == self.known.get(&id).map(|now| now.started_at.clone());
+                if may_be_known && (!is_there || same) {
+                    return Ok(());
+                }
+                if let Some(instance) = self.known.get(&id).cloned() {
+                    self.follow_stream(&instance, true);
+                }
+                (EventKind::Start, 0)
+            }
+            "die" => {
+                let code = attribute("exitCode").and_then(|code| code.parse().ok()).unwrap_or(0);
+                let Some(known) = self.known.get_mut(&id).filter(|known| known.is_running || !may_be_known) else {
+                    return Ok(());
+                };
+                (known.is_running, known.pid, known.exit_code) = (false, 0, Some(code));
+                let changed = Notice::Changed(Box::new(known.clone()));
+                self.tell(changed).await;
+                (EventKind::Die, code)
+            }
+            "oom" => (EventKind::Oom, 0),
+            "health_status" => {
+                let Some(health) = action.split_once(": ").and_then(|(_, status)| health_code(status)) else {
+                    return Ok(());
+                };
+                let Some(known) = self.known.get_mut(&id).filter(|known| known.health != Some(health)) else {
+                    return Ok(());
+                };
+                known.health = Some(health);
+                let changed = Notice::Changed(Box::new(known.clone()));
+                self.tell(changed).await;
+                (EventKind::Health, i32::from(health))
+            }
+            "kill" if attribute("signal").is_none_or(|signal| !HARMLESS_SIGNALS.contains(&signal)) => {
+                (EventKind::Stop, 0)
+            }
+            "destroy" => {
+                self.tell(Notice::Happened { id: id.clone(), at_ms, kind: EventKind::Destroy, code: 0 }).await;
+                self.known.remove(&id);
+                self.tell(Notice::Removed { id }).await;
+                return Ok(());
+            }
+            "rename" => {
+                self.refresh(&id).await?;
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        self.tell(Notice::Happened { id, at_ms, kind, code }).await;
+        Ok(())
+    }
+
+    /// Asks about one container and tells. `false` when it is gone already.
+    async fn refresh(&mut self, id: &str) -> Result<bool, bollard::errors::Error> {
+        let instance = match inspect(&self.docker, self.place, id).await {
+            Ok(instance) => instance,
+            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        if self.known.len() >= INSTANCES_MAX && !self.known.contains_key(id) {
+            tracing::warn!(limit = INSTANCES_MAX, "a container is left out: there are too many");
+            return Ok(false);
+        }
+        self.known.insert(id.to_owned(), instance.clone());
+        self.tell(Notice::Changed(Box::new(instance))).await;
+        Ok(true)
+    }
+
+    /// Follows the log of a running container that has no file. One that starts now is read from its start.
+    fn follow_stream(&mut self, instance: &Instance, is_new: bool) {
+        if instance.log != LogWay::Stream || !instance.is_running {
+            return;
+        }
+        let (docker, notices, id) = (self.docker.clone(), self.notices.clone(), instance.id.clone());
+        let since_s = clock::wall_ms() / 1000;
+        let since = if is_new { i32::try_from(since_s).unwrap_or(0) } else { 0 };
+        let tail = if is_new { "all" } else { "0" };
+        self.streams.spawn(async move {
+            let options = LogsOptions {
+                follow: true,
+                stdout: true,
+                stderr: true,
+                since,
+                tail: tail.to_owned(),
+                ..LogsOptions::default()
+            };
+            let mut pieces = std::pin::pin!(docker.logs(&id, Some(options)));
+            while let Some(Ok(piece)) = pieces.next().await {
+                let fed = Notice::Fed { id: id.clone(), piece: piece.into_bytes().to_vec() };
+                // A full channel holds the stream up, and with it the engine's reader, not the container.
+                if notices.send(fed).await.is_err() {
+                    break;
+                }
+            }
+            id
+        });
+    }
+
+    async fn tell(&self, notice: Notice) {
+        // Nobody listens any more only when the agent stops.
+        let _ = self.notices.send(notice).await;
+    }
+}

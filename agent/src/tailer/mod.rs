@@ -1,0 +1,375 @@
+//! Follows container logs, counts lines and keyword hits, keeps a bounded sample of what hit.
+//!
+//! Content comes from files; what only the engine's API can give is handed in through [`Tailer::feed`]. Nothing
+//! here knows an engine, a server or a clock.
+
+mod follow;
+mod frame;
+mod mask;
+mod matcher;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use forewarn_common::block::{KeywordHit, LogSample};
+use forewarn_common::id::EntityId;
+use forewarn_common::keyword::KeywordRule;
+use forewarn_common::limit;
+use serde::{Deserialize, Serialize};
+
+use follow::{Begin, Follower, Position, Seen};
+pub(crate) use frame::Format;
+use frame::{Joiner, Record};
+use mask::Masks;
+pub(crate) use matcher::{Matcher, RuleError};
+
+/// Bytes that one look takes from one file, and from all: a log storm must not hold up the sampler.
+const SOURCE_BYTES_A_POLL: u64 = 4 << 20;
+const BYTES_A_POLL: u64 = 16 << 20;
+/// Sampled lines of one workload in one day: a sample shows what happens, it is no log store.
+const SAMPLES_A_DAY_MAX: u32 = 200;
+const DAY_MS: i64 = 86_400_000;
+/// Read back from a hit for the lines before it.
+const CONTEXT_BYTES: u64 = 64 << 10;
+/// A position of each of this many logs is kept.
+const POSITIONS_MAX: usize = 8192;
+
+/// Why the tailer cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TailerError {
+    /// A keyword rule is unusable.
+    #[error(transparent)]
+    Rule(#[from] RuleError),
+    /// A mask is unusable.
+    #[error("{0}")]
+    Mask(String),
+}
+
+/// A log to follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Source {
+    /// Names the log across restarts: the container's id.
+    pub(crate) id: String,
+    /// Whose log it is.
+    pub(crate) entity: EntityId,
+    /// The file; `None` when lines are fed.
+    pub(crate) path: Option<PathBuf>,
+    /// How the file is written.
+    pub(crate) format: Format,
+    /// Whether the log was there before the agent first looked: then its past is passed over.
+    pub(crate) is_old: bool,
+}
+
+/// What was counted since the last tick.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Counts {
+    /// Lines read.
+    pub(crate) lines: u64,
+    /// Bytes read.
+    pub(crate) bytes: u64,
+    /// Bytes gone before they were read.
+    pub(crate) lost_bytes: u64,
+    /// Lines longer than the bound.
+    pub(crate) cut_lines: u64,
+    /// Hits by rule; a rule that hit once stays.
+    pub(crate) hits: BTreeMap<String, u64>,
+}
+
+#[derive(Debug)]
+struct Tracked {
+    source: Source,
+    follower: Option<Follower>,
+    fed: Joiner,
+}
+
+/// Follows all logs.
+#[derive(Debug)]
+pub(crate) struct Tailer {
+    watch: Watch,
+    tracked: Vec<Tracked>,
+    /// Positions of logs that an earlier run followed and that have not shown up yet.
+    earlier: HashMap<String, Position>,
+    buffer: Vec<u8>,
+    /// Where the next look begins, so that a storm in one log does not starve the others.
+    turn: usize,
+}
+
+/// Matches and counts lines.
+#[derive(Debug)]
+struct Watch {
+    matcher: Matcher,
+    version: u64,
+    masks: Masks,
+    counts: HashMap<EntityId, Counts>,
+    hits: Vec<KeywordHit>,
+    sampled: HashMap<EntityId, (i64, u32)>,
+    found: Vec<(usize, std::ops::Range<usize>)>,
+}
+
+/// Where the surroundings of a line can be had.
+struct Surroundings<'a> {
+    file: Option<(&'a File, u64)>,
+    rest: &'a [u8],
+    format: Format,
+}
+
+impl Tailer {
+    /// A tailer with these rules and masks, which goes on where the checkpoint says.
+    ///
+    /// # Errors
+    /// A rule or a mask cannot be used.
+    pub(crate) fn new(rules: &[KeywordRule], masks: &[String], checkpoint: Option<&[u8]>) -> Result<Self, TailerError> {
+        let watch = Watch {
+            matcher: Matcher::compile(rules)?,
+            version: 0,
+            masks: Masks::new(masks).map_err(TailerError::Mask)?,
+            counts: HashMap::new(),
+            hits: Vec::new(),
+            sampled: HashMap::new(),
+            found: Vec::new(),
+        };
+        let earlier = checkpoint.and_then(|bytes| serde_json::from_slice::<Checkpoint>(bytes).ok());
+        let earlier = earlier.map(|checkpoint| checkpoint.logs).unwrap_or_default();
+        Ok(Self { watch, tracked: Vec::new(), earlier, buffer: Vec::new(), turn: 0 })
+    }
+
+    /// Uses other rules from the next line on.
+    ///
+    /// # Errors
+    /// A rule cannot be used; the old ones stay.
+    pub(crate) fn set_rules(&mut self, rules: &[KeywordRule], version: u64) -> Result<(), RuleError> {
+        self.watch.matcher = Matcher::compile(rules)?;
+        self.watch.version = version;
+        Ok(())
+    }
+
+    /// The version of the rules in use.
+    #[must_use]
+    pub(crate) fn rules_version(&self) -> u64 {
+        self.watch.version
+    }
+
+    /// Follows exactly these logs from now on.
+    pub(crate) fn set_sources(&mut self, sources: impl IntoIterator<Item = Source>) {
+        let mut before: HashMap<String, Tracked> =
+            std::mem::take(&mut self.tracked).into_iter().map(|log| (log.source.id.clone(), log)).collect();
+        for source in sources {
+            let known = before.remove(&source.id).filter(|log| log.source.path == source.path);
+            let tracked = match known {
+                Some(log) => Tracked { source, ..log },
+                None => {
+                    let earlier = self.earlier.remove(&source.id).map(Begin::At);
+                    let begin = earlier.unwrap_or(if source.is_old { Begin::End } else { Begin::Start });
+                    let follower = source.path.clone().map(|path| Follower::new(path, source.format, begin));
+                    Tracked { source, follower, fed: Joiner::default() }
+                }
+            };
+            self.watch.counts.entry(tracked.source.entity).or_default();
+            self.tracked.push(tracked);
+        }
+        let tracked = &self.tracked;
+        self.watch.counts.retain(|entity, _| tracked.iter().any(|log| log.source.entity == *entity));
+        self.watch.sampled.retain(|entity, _| tracked.iter().any(|log| log.source.entity == *entity));
+    }
+
+    /// Reads what is new in all files. `true` when there is more than one look may take.
+    pub(crate) fn poll(&mut self, now_ms: i64) -> bool {
+        let (mut left, mut more) = (BYTES_A_POLL, false);
+        let count = self.tracked.len();
+        for step in 0..count {
+            let Some(log) = self.tracked.get_mut((self.turn + step) % count) else { continue };
+            let (Some(follower), watch) = (&mut log.follower, &mut self.watch) else { continue };
+            if left == 0 {
+                self.turn = (self.turn + step) % count;
+                return true;
+            }
+            let (entity, format) = (log.source.entity, log.source.format);
+            let progress = follower.poll(&mut self.buffer, left.min(SOURCE_BYTES_A_POLL), &mut |seen: &Seen<'_>| {
+                let around = Surroundings { file: Some((seen.file, seen.line.from)), rest: seen.rest, format };
+                watch.see(entity, seen.line.text, seen.line.cut, now_ms, &around);
+            });
+            let counts = watch.counts.entry(entity).or_default();
+            counts.bytes += progress.bytes;
+            counts.lost_bytes += progress.lost_bytes;
+            left = left.saturating_sub(progress.bytes);
+            more |= progress.more;
+        }
+        more
+    }
+
+    /// Takes a piece of a log that only the engine's API can give.
+    pub(crate) fn feed(&mut self, id: &str, mut piece: &[u8], now_ms: i64) {
+        let Some(log) = self.tracked.iter_mut().find(|log| log.source.id == id && log.follower.is_none()) else {
+            return;
+        };
+        let entity = log.source.entity;
+        self.watch.counts.entry(entity).or_default().bytes += piece.len() as u64;
+        while !piece.is_empty() {
+            let end = memchr::memchr(b'\n', piece);
+            let (head, rest) = end.map_or((piece, &[][..]), |end| (&piece[..end], &piece[end + 1..]));
+            let record = Record { text: head.strip_suffix(b"\r").unwrap_or(head), ends_line: end.is_some() };
+            if let Some(line) = log.fed.add(&record, 0) {
+                let around = Surroundings { file: None, rest, format: Format::Plain };
+                self.watch.see(entity, line.text, line.cut, now_ms, &around);
+            }
+            piece = rest;
+        }
+        log.fed.shrink();
+    }
+
+    /// Whether a keyword hit waits.
+    #[must_use]
+    pub(crate) fn has_hits(&self) -> bool {
+        !self.watch.hits.is_empty()
+    }
+
+    /// The hits since the last call.
+    pub(crate) fn take_hits(&mut self) -> Vec<KeywordHit> {
+        std::mem::take(&mut self.watch.hits)
+    }
+
+    /// Gives the counts since the last call to `each`, and marks the positions that they cover for the checkpoint.
+    pub(crate) fn take_counts(&mut self, mut each: impl FnMut(EntityId, &Counts)) {
+        for (entity, counts) in &mut self.watch.counts {
+            each(*entity, counts);
+            counts.hits.values_mut().for_each(|count| *count = 0);
+            *counts = Counts { hits: std::mem::take(&mut counts.hits), ..Counts::default() };
+        }
+        self.tracked.iter_mut().filter_map(|log| log.follower.as_mut()).for_each(Follower::mark);
+    }
+
+    /// The positions at the last mark, as [`Tailer::new`] takes them.
+    #[must_use]
+    pub(crate) fn checkpoint(&self) -> Vec<u8> {
+        let marked =
+            self.tracked.iter().filter_map(|log| Some((log.source.id.clone(), log.follower.as_ref()?.marked()?)));
+        let earlier = self.earlier.iter().map(|(id, position)| (id.clone(), *position));
+        let logs = marked.chain(earlier).take(POSITIONS_MAX).collect();
+        serde_json::to_vec(&Checkpoint { logs }).unwrap_or_default()
+    }
+
+    /// Forgets the positions of an earlier run whose logs are not among the sources: they are gone.
+    pub(crate) fn forget_earlier(&mut self) {
+        self.earlier.clear();
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Checkpoint {
+    logs: HashMap<String, Position>,
+}
+
+impl Watch {
+    fn see(&mut self, entity: EntityId, text: &[u8], cut: bool, now_ms: i64, around: &Surroundings<'_>) {
+        let mut found = std::mem::take(&mut self.found);
+        self.matcher.find(text, &mut found);
+        let counts = self.counts.entry(entity).or_default();
+        counts.lines += 1;
+        counts.cut_lines += u64::from(cut);
+        for (rule, at) in &found {
+            let Some((name, severity)) = self.matcher.rule(*rule) else { continue };
+            match counts.hits.get_mut(name) {
+                Some(count) => *count += 1,
+                None => {
+                    counts.hits.insert(name.to_owned(), 1);
+                }
+            }
+            let known = self.hits.iter().position(|hit| hit.entity == entity && hit.rule == name);
+            let slot = match known {
+                Some(slot) => slot,
+                None if self.hits.len() >= limit::HITS_MAX => continue,
+                None => {
+                    self.hits.push(KeywordHit {
+                        entity,
+                        rule: name.to_owned(),
+                        severity,
+                        count: 0,
+                        first_ms: now_ms,
+                        last_ms: now_ms,
+                        samples: Vec::new(),
+                    });
+                    self.hits.len() - 1
+                }
+            };
+            let Some(hit) = self.hits.get_mut(slot) else { continue };
+            hit.count += 1;
+            hit.last_ms = now_ms;
+            if hit.samples.len() < limit::HIT_SAMPLES_MAX && may_sample(&mut self.sampled, entity, now_ms) {
+                let needle = text.get(at.clone()).unwrap_or_default();
+                hit.samples.push(LogSample {
+                    at_ms: now_ms,
+                    line: self.masks.apply(text, needle),
+                    before: around.before(&self.masks),
+                    after: around.after(&self.masks),
+                });
+            }
+        }
+        self.found = found;
+    }
+}
+
+fn may_sample(sampled: &mut HashMap<EntityId, (i64, u32)>, entity: EntityId, now_ms: i64) -> bool {
+    let day = now_ms.div_euclid(DAY_MS);
+    let entry = sampled.entry(entity).or_insert((day, 0));
+    if entry.0 != day {
+        *entry = (day, 0);
+    }
+    entry.1 += 1;
+    entry.1 <= SAMPLES_A_DAY_MAX
+}
+
+impl Surroundings<'_> {
+    /// Lines before, oldest first, read back from the file: nothing is kept of lines that nobody asks for.
+    fn before(&self, masks: &Masks) -> Vec<String> {
+        let Some((file, from)) = self.file else { return Vec::new() };
+        let start = from.saturating_sub(CONTEXT_BYTES);
+        let mut bytes = vec![0; usize::try_from(from - start).unwrap_or(0)];
+        if file.read_exact_at(&mut bytes, start).is_err() {
+            return Vec::new();
+        }
+        // The first piece is whole only at the file's start.
+        let skipped = if start == 0 { 0 } else { memchr::memchr(b'\n', &bytes).map_or(bytes.len(), |end| end + 1) };
+        let lines = self.lines(bytes.get(skipped..).unwrap_or_default());
+        let first = lines.len().saturating_sub(limit::CONTEXT_BEFORE_LINES_MAX);
+        lines.iter().skip(first).map(|line| masks.apply(line, b"")).collect()
+    }
+
+    fn after(&self, masks: &Masks) -> Vec<String> {
+        let end = memchr::memchr_iter(b'\n', self.rest).nth(4 * limit::CONTEXT_AFTER_LINES_MAX);
+        let lines = self.lines(&self.rest[..end.unwrap_or(self.rest.len())]);
+        lines.iter().take(limit::CONTEXT_AFTER_LINES_MAX).map(|line| masks.apply(line, b"")).collect()
+    }
+
+    fn lines(&self, bytes: &[u8]) -> Vec<Vec<u8>> {
+        let (mut joiner, mut scratch, mut lines) = (Joiner::default(), Vec::new(), Vec::new());
+        for record in bytes.split(|byte| *byte == b'\n').filter(|record| !record.is_empty()) {
+            let record = self.format.parse(record, &mut scratch);
+            if let Some(line) = joiner.add(&record, 0) {
+                lines.push(line.text.to_vec());
+            }
+        }
+        lines
+    }
+}
+
+/// Whether the log of the container `name` is wanted; `*` at either end of a pattern matches anything.
+#[must_use]
+pub(crate) fn is_wanted(name: &str, include: &[String], exclude: &[String]) -> bool {
+    let any = |patterns: &[String]| patterns.iter().any(|pattern| name_matches(name, pattern));
+    (include.is_empty() || any(include)) && !any(exclude)
+}
+
+fn name_matches(name: &str, pattern: &str) -> bool {
+    match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
+        (Some(_), Some(_)) => name.contains(pattern.trim_matches('*')),
+        (Some(end), None) => name.ends_with(end),
+        (None, Some(start)) => name.starts_with(start),
+        (None, None) => name == pattern,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests;

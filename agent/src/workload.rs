@@ -1,0 +1,178 @@
+//! The containers as workloads: what the engine tells, handed on to sampler and tailer, and their state as series.
+
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+use forewarn_common::block::{EngineEvent, Entity, EntityKind};
+use forewarn_common::id::{EntityId, HostId};
+use forewarn_common::metric::Id;
+
+use crate::engine::{Instance, LogWay, Notice};
+use crate::sampler::{Row, Shape, Target};
+use crate::settings;
+use crate::tailer::{self, Counts, Format, Source};
+
+const STATE_METRICS: [Id; 4] = [Id::Running, Id::Restarts, Id::Health, Id::ExitCode];
+const LOG_METRICS: [Id; 4] = [Id::LogLines, Id::LogBytes, Id::LogLost, Id::LogCut];
+
+#[derive(Debug)]
+struct Workload {
+    instance: Instance,
+    entity: EntityId,
+    /// Restarts since the last tick.
+    restarts: u64,
+    /// Whether it was there before the agent first looked.
+    is_old: bool,
+}
+
+/// All containers of the host.
+#[derive(Debug)]
+pub(crate) struct Workloads {
+    host: HostId,
+    by_id: HashMap<String, Workload>,
+    state_shape: Rc<Shape>,
+    log_shape: Rc<Shape>,
+    hit_shapes: HashMap<EntityId, Rc<Shape>>,
+}
+
+impl Workloads {
+    /// No containers yet.
+    #[must_use]
+    pub(crate) fn new(host: HostId) -> Self {
+        Self {
+            host,
+            by_id: HashMap::new(),
+            state_shape: Shape::of(STATE_METRICS.map(|id| (id, ""))),
+            log_shape: Shape::of(LOG_METRICS.map(|id| (id, ""))),
+            hit_shapes: HashMap::new(),
+        }
+    }
+
+    /// Takes in what the engine tells; gives the event for the block, if it is one.
+    pub(crate) fn apply(&mut self, notice: Notice) -> Option<EngineEvent> {
+        match notice {
+            Notice::Synced(instances) => {
+                self.by_id.clear();
+                for instance in instances {
+                    self.insert(instance, true);
+                }
+            }
+            Notice::Changed(instance) => self.insert(*instance, false),
+            Notice::Removed { id } => {
+                self.by_id.remove(&id);
+            }
+            Notice::Happened { id, at_ms, kind, code } => {
+                let entity = self.by_id.get(&id)?.entity;
+                return Some(Notice::event(entity, &id, at_ms, kind, code));
+            }
+            Notice::Fed { .. } => {}
+        }
+        None
+    }
+
+    fn insert(&mut self, instance: Instance, is_old: bool) {
+        let before = self.by_id.remove(&instance.id);
+        let restarted = before.as_ref().map_or(0, |before| restarts(&before.instance, &instance));
+        let workload = Workload {
+            entity: instance.entity(self.host),
+            restarts: before.as_ref().map_or(0, |before| before.restarts) + restarted,
+            is_old: before.map_or(is_old, |before| before.is_old),
+            instance,
+        };
+        self.by_id.insert(workload.instance.id.clone(), workload);
+    }
+
+    /// One container a workload: of several the one that runs, else the one started last.
+    fn current(&self) -> impl Iterator<Item = &Workload> {
+        let mut all: Vec<&Workload> = self.by_id.values().collect();
+        all.sort_by(|a, b| {
+            let rank = |w: &Workload| (w.instance.is_running, w.instance.started_at.clone(), w.instance.id.clone());
+            rank(b).cmp(&rank(a))
+        });
+        let mut seen = HashSet::new();
+        all.into_iter().filter(move |workload| seen.insert(workload.entity))
+    }
+
+    /// What the dictionary says of the workloads.
+    pub(crate) fn entities(&self) -> impl Iterator<Item = Entity> + '_ {
+        self.current().map(|workload| Entity {
+            id: workload.entity,
+            kind: EntityKind::Workload,
+            name: workload.instance.display_name(),
+            component: workload.instance.component().to_owned(),
+            attributes: workload.instance.attributes(),
+        })
+    }
+
+    /// What the sampler is to read.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = Target> + '_ {
+        let running = self.current().filter(|workload| workload.instance.is_running && workload.instance.pid > 0);
+        running.map(|workload| Target {
+            entity: workload.entity,
+            id: workload.instance.id.clone(),
+            pid: workload.instance.pid,
+            own_network: workload.instance.has_own_network,
+        })
+    }
+
+    /// What the tailer is to follow.
+    pub(crate) fn sources<'a>(&'a self, log: &'a settings::Log) -> impl Iterator<Item = Source> + 'a {
+        let wanted = |workload: &&Workload| {
+            log.enabled && tailer::is_wanted(&workload.instance.name, &log.include, &log.exclude)
+        };
+        self.by_id.values().filter(wanted).filter_map(|workload| {
+            let path = match &workload.instance.log {
+                LogWay::File(path) => Some(path.clone()),
+                LogWay::Stream => None,
+                LogWay::None => return None,
+            };
+            Some(Source {
+                id: workload.instance.id.clone(),
+                entity: workload.entity,
+                path,
+                format: Format::JsonFile,
+                is_old: workload.is_old,
+            })
+        })
+    }
+
+    /// The state of every workload as series.
+    pub(crate) fn state_rows(&mut self, rows: &mut Vec<Row>) {
+        for workload in self.current() {
+            let instance = &workload.instance;
+            let values = vec![
+                f64::from(u8::from(instance.is_running)),
+                workload.restarts as f64,
+                instance.health.map_or(f64::NAN, f64::from),
+                instance.exit_code.map_or(f64::NAN, f64::from),
+            ];
+            rows.push(Row { entity: workload.entity, shape: Rc::clone(&self.state_shape), values });
+        }
+        self.by_id.values_mut().for_each(|workload| workload.restarts = 0);
+    }
+
+    /// What was counted in one workload's log as series.
+    pub(crate) fn log_rows(&mut self, entity: EntityId, counts: &Counts, rows: &mut Vec<Row>) {
+        let values = [counts.lines, counts.bytes, counts.lost_bytes, counts.cut_lines];
+        let values = values.iter().map(|count| *count as f64).collect();
+        rows.push(Row { entity, shape: Rc::clone(&self.log_shape), values });
+        if counts.hits.is_empty() {
+            return;
+        }
+        let shape = self.hit_shapes.entry(entity).or_insert_with(|| Shape::of([]));
+        let names = || counts.hits.keys().map(String::as_str);
+        if !shape.layout.metrics.iter().map(|metric| metric.instance.as_str()).eq(names()) {
+            *shape = Shape::of(names().map(|name| (Id::LogHits, name)));
+        }
+        let values = counts.hits.values().map(|count| *count as f64).collect();
+        rows.push(Row { entity, shape: Rc::clone(shape), values });
+    }
+}
+
+/// Restarts between two readings of one container. A first start is none.
+fn restarts(before: &Instance, now: &Instance) -> u64 {
+    if before.started_at.is_empty() || before.started_at == now.started_at {
+        return 0;
+    }
+    now.restart_count.saturating_sub(before.restart_count).max(1)
+}

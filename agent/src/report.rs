@@ -101,7 +101,10 @@ impl Seen {
     fn values(&self, id: metric::Id) -> Vec<(&str, f64)> {
         let name = id.spec().name;
         let columns = self.rows.iter().flat_map(|row| row.shape.layout.metrics.iter().zip(&row.values));
-        columns.filter(|(metric, _)| metric.name == name).map(|(metric, value)| (metric.instance.as_str(), *value)).collect()
+        columns
+            .filter(|(metric, _)| metric.name == name)
+            .map(|(metric, value)| (metric.instance.as_str(), *value))
+            .collect()
     }
 }
 
@@ -151,7 +154,12 @@ pub(crate) fn blocks(files: &[PathBuf]) -> anyhow::Result<()> {
         let header = raw.header;
         println!(
             "block {:016x}/{} from {} ms, {} ticks of {} ms, {} bytes, {unknown} groups of unknown layout",
-            header.epoch, header.seq, header.start_ms, header.ticks, header.step_ms, bytes.len()
+            header.epoch,
+            header.seq,
+            header.start_ms,
+            header.ticks,
+            header.step_ms,
+            bytes.len()
         );
         for group in &groups {
             let Some(layout) = layouts.get(&group.layout) else { continue };
@@ -163,7 +171,14 @@ pub(crate) fn blocks(files: &[PathBuf]) -> anyhow::Result<()> {
         }
         let urgent = raw.urgent()?;
         for event in &urgent.events {
-            println!("  event {} {:?} {} at {} ms {}", name(&event.entity), event.kind, event.code, event.at_ms, event.detail);
+            println!(
+                "  event {} {:?} {} at {} ms {}",
+                name(&event.entity),
+                event.kind,
+                event.code,
+                event.at_ms,
+                event.detail
+            );
         }
         for hit in &urgent.hits {
             println!("  hit {} {} {:?} {} times", name(&hit.entity), hit.rule, hit.severity, hit.count);
@@ -191,7 +206,8 @@ pub(crate) async fn check(settings: &Settings) {
     }
     let filesystems = seen.values(metric::Id::FsUsedRatio);
     if filesystems.is_empty() {
-        bad("no filesystem on a disk; in a container start with -v /:/host:ro,rslave and host_root = \"/host\"".to_owned());
+        bad("no filesystem on a disk; in a container start with -v /:/host:ro,rslave and host_root = \"/host\""
+            .to_owned());
     }
     for (point, used) in filesystems {
         good(format!("filesystem {point} {:.1} % used", used * 100.0));

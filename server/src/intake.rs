@@ -79,7 +79,13 @@ impl Intake {
     ///
     /// # Errors
     /// The block is not sound, not this host's, or the database does not take it; then nothing of it is stored.
-    pub async fn take(&self, host: HostId, bytes: Vec<u8>, sent_wall_ms: Option<i64>, now_ms: i64) -> Result<Taken, IntakeError> {
+    pub async fn take(
+        &self,
+        host: HostId,
+        bytes: Vec<u8>,
+        sent_wall_ms: Option<i64>,
+        now_ms: i64,
+    ) -> Result<Taken, IntakeError> {
         let raw = RawBlock::parse(&bytes)?;
         let header = raw.header;
         if header.host != host {
@@ -134,7 +140,8 @@ async fn commit_groups(store: Store, mut arriving: mpsc::Receiver<Waiting>) {
                 Ok(None) | Err(_) => break,
             }
         }
-        let (blocks, answers): (Vec<_>, Vec<_>) = group.into_iter().map(|waiting| (waiting.block, waiting.answer)).unzip();
+        let (blocks, answers): (Vec<_>, Vec<_>) =
+            group.into_iter().map(|waiting| (waiting.block, waiting.answer)).unzip();
         if let [_] = answers.as_slice() {
             answer_all(answers, store.push(blocks).await);
             continue;
@@ -152,7 +159,10 @@ async fn commit_groups(store: Store, mut arriving: mpsc::Receiver<Waiting>) {
     }
 }
 
-fn answer_all(answers: Vec<oneshot::Sender<Result<PushOutcome, StoreError>>>, outcomes: Result<Vec<PushOutcome>, StoreError>) {
+fn answer_all(
+    answers: Vec<oneshot::Sender<Result<PushOutcome, StoreError>>>,
+    outcomes: Result<Vec<PushOutcome>, StoreError>,
+) {
     match outcomes {
         Ok(outcomes) => {
             for (answer, outcome) in answers.into_iter().zip(outcomes) {

@@ -201,7 +201,11 @@ impl Judge {
         Ok(names)
     }
 
-    async fn open<'a>(&self, lane: &'a mut Lane, host: HostId) -> Result<&'a mut HashMap<Subject, Incident>, StoreError> {
+    async fn open<'a>(
+        &self,
+        lane: &'a mut Lane,
+        host: HostId,
+    ) -> Result<&'a mut HashMap<Subject, Incident>, StoreError> {
         let open = match lane.open.take() {
             Some(open) => open,
             None => {
@@ -285,7 +289,7 @@ impl Judge {
             let mut incident = change.incident;
             incident.revision = expected.map_or(0, |revision| revision + 1);
             let deliveries = match change.told {
-                Some(transition) => self.outbox.deliveries(rule, &incident, transition, now_ms).await?,
+                Some(transition) => self.outbox.deliveries(&incident, transition, now_ms).await?,
                 None => Vec::new(),
             };
             let channels = deliveries.len();
@@ -336,9 +340,12 @@ impl Names {
 fn is_known(incident: &Incident, sight: &Sight<'_>) -> bool {
     let (subject, evidence) = (&incident.subject, &incident.evidence);
     match sight.seen {
-        Seen::Hit(hit) => subject.entity == hit.entity && subject.instance == hit.rule && evidence.last_ms >= hit.last_ms,
+        Seen::Hit(hit) => {
+            subject.entity == hit.entity && subject.instance == hit.rule && evidence.last_ms >= hit.last_ms
+        }
         Seen::Event(event) => {
-            let same = |known: &crate::model::incident::EventEvidence| known.at_ms == event.at_ms && known.kind == event.kind;
+            let same =
+                |known: &crate::model::incident::EventEvidence| known.at_ms == event.at_ms && known.kind == event.kind;
             subject.entity == event.entity && evidence.events.iter().any(same)
         }
         _ => false,

@@ -11,7 +11,7 @@ use forewarn_server::intake::Intake;
 use forewarn_server::judge::Judge;
 use forewarn_server::model::rule::default_rules;
 use forewarn_server::model::user::User;
-use forewarn_server::notify::Notifier;
+use forewarn_server::notify::{Notifier, NotifySettings, Site as MessageSite};
 use forewarn_server::outbox::Outbox;
 use forewarn_server::replay;
 use forewarn_server::schedule::{self, Jobs};
@@ -140,9 +140,16 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let secure = bind(settings.https.listen, "https.listen").await?;
     let tls = Arc::clone(&site.tls);
 
-    let notifier = Notifier;
-    let owner = auth::new_secret()?;
-    let outbox = Arc::new(Outbox::new(store.clone(), key, notifier, owner));
+    let notifier = Notifier::new(&NotifySettings {
+        allow_loopback: settings.notify.allow_loopback,
+        ca_pem: settings.notify.read_ca()?,
+    })?;
+    let public_url = settings.site.public_url.trim_end_matches('/');
+    let words = MessageSite {
+        zone: settings.site.time_zone(),
+        public_url: (!public_url.is_empty()).then(|| public_url.to_owned()),
+    };
+    let outbox = Arc::new(Outbox::new(store.clone(), key, notifier, words, auth::new_secret()?));
     let judge = Arc::new(Judge::new(store.clone(), Arc::clone(&outbox), now_ms));
     let intake = Intake::start(store.clone(), settings.limits.blocks_in_flight_max);
     let jobs = Jobs {

@@ -46,7 +46,8 @@ pub struct Jobs {
 pub fn start(jobs: &Jobs, stop: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
     let tick = Duration::from_millis(jobs.settings.judge.tick_ms as u64);
     let compact = Duration::from_millis(jobs.settings.store.compact_every_ms as u64);
-    let (forecaster, ticker, sender, compactor, keeper) = (jobs.clone(), jobs.clone(), jobs.clone(), jobs.clone(), jobs.clone());
+    let (forecaster, ticker, sender, compactor, keeper) =
+        (jobs.clone(), jobs.clone(), jobs.clone(), jobs.clone(), jobs.clone());
     let mut carried = Carried::default();
     vec![
         tokio::spawn(forecast_rounds(forecaster, stop.clone(), std::mem::take(&mut carried))),
@@ -148,11 +149,13 @@ async fn forecast_rounds(jobs: Jobs, mut stop: watch::Receiver<bool>, mut carrie
             let hosts = jobs.store.hosts().await?;
             carried.due_ms.retain(|id, _| hosts.iter().any(|host| host.id == *id));
             for host in hosts {
-                // A host's turn within the period follows from its id, so that hosts do not come all at once.
+                // At once when first seen; then a host's turn within the period follows from its id, so that hosts do
+                // not come all at once.
                 let stagger_ms = i64::from(u16::from_le_bytes([host.id.0[0], host.id.0[1]])) % every_ms;
-                let due_ms = *carried.due_ms.entry(host.id).or_insert(now_ms - now_ms.rem_euclid(every_ms) + stagger_ms);
+                let due_ms = *carried.due_ms.entry(host.id).or_insert(now_ms);
                 if due_ms <= now_ms {
-                    carried.due_ms.insert(host.id, due_ms.max(now_ms - every_ms) + every_ms);
+                    let round_ms = now_ms - (now_ms - stagger_ms).rem_euclid(every_ms);
+                    carried.due_ms.insert(host.id, round_ms + every_ms);
                     forecast_host(&jobs, &host, &mut carried, now_ms).await?;
                 }
                 if *stop.borrow() {
@@ -178,12 +181,21 @@ fn questions(rules: &[Rule], series: &[SeriesInfo], host: HostId) -> Vec<Questio
             Condition::Threshold { metric, entity_kind, threshold, horizon_ms, .. }
                 if *metric == info.key.metric && *entity_kind == kind =>
             {
-                Some(Question { rule: rule.id.clone(), key: info.key.clone(), threshold: *threshold, horizon_ms: *horizon_ms })
+                Some(Question {
+                    rule: rule.id.clone(),
+                    key: info.key.clone(),
+                    threshold: *threshold,
+                    horizon_ms: *horizon_ms,
+                })
             }
             _ => None,
         }
     };
-    rules.iter().filter(|rule| rule.enabled).flat_map(|rule| series.iter().filter_map(move |info| asks(rule, info))).collect()
+    rules
+        .iter()
+        .filter(|rule| rule.enabled)
+        .flat_map(|rule| series.iter().filter_map(move |info| asks(rule, info)))
+        .collect()
 }
 
 async fn forecast_host(jobs: &Jobs, host: &Host, carried: &mut Carried, now_ms: i64) -> Result<(), StoreError> {
@@ -210,7 +222,8 @@ async fn forecast_host(jobs: &Jobs, host: &Host, carried: &mut Carried, now_ms: 
         keys.dedup();
         // Raw points, so that the grid of the forecast is the only one that buckets.
         let read = jobs.store.read(host.id, Wanted::Series(keys), from_ms, now_ms, 0).await?;
-        let points: HashMap<SeriesKey, Vec<(i64, f64)>> = read.series.into_iter().map(|series| (series.info.key, series.points)).collect();
+        let points: HashMap<SeriesKey, Vec<(i64, f64)>> =
+            read.series.into_iter().map(|series| (series.info.key, series.points)).collect();
         let mut work = Vec::with_capacity(questions.len());
         for question in questions {
             let name = (question.rule.clone(), question.key.clone());
@@ -223,7 +236,8 @@ async fn forecast_host(jobs: &Jobs, host: &Host, carried: &mut Carried, now_ms: 
                 .map(|(question, state, name)| {
                     let points = points.get(&question.key).map(Vec::as_slice).unwrap_or_default();
                     let state = state.unwrap_or_else(|| forecast::State::new(question.horizon_ms, &model));
-                    let (state, answer) = forecast::step(state, points, question.threshold, question.horizon_ms, now_ms, &model);
+                    let (state, answer) =
+                        forecast::step(state, points, question.threshold, question.horizon_ms, now_ms, &model);
                     let read_to = points.last().map_or(from_ms, |point| point.0 + 1);
                     (question, name, read_to, state, answer)
                 })

@@ -5,13 +5,14 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use jiff::tz::TimeZone;
 use serde::Deserialize;
 
 /// Why the server does not start with these settings.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// The file cannot be read.
-    #[error("cannot read settings file {path}: {source}; give an existing file with --config or leave the flag out")]
+    #[error("cannot read {path}: {source}; give an existing file or leave the setting out")]
     Read {
         /// The file.
         path: PathBuf,
@@ -245,6 +246,28 @@ pub struct Settings {
     pub limits: Limits,
 }
 
+impl Site {
+    /// The zone of messages: the configured one, else the machine's.
+    #[must_use]
+    pub fn time_zone(&self) -> TimeZone {
+        TimeZone::get(&self.zone).unwrap_or_else(|_| TimeZone::system())
+    }
+}
+
+impl Notify {
+    /// The extra CA certificates, PEM; empty without any.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read_ca(&self) -> Result<String, SettingsError> {
+        if self.ca_file.as_os_str().is_empty() {
+            return Ok(String::new());
+        }
+        std::fs::read_to_string(&self.ca_file)
+            .map_err(|source| SettingsError::Read { path: self.ca_file.clone(), source })
+    }
+}
+
 impl Settings {
     /// Reads `file`, or takes the defaults; `data_dir` overrides the file's.
     ///
@@ -273,18 +296,25 @@ impl Settings {
 
 impl RawSettings {
     fn check(self, origin: &str, data_dir: Option<&Path>) -> Result<Settings, SettingsError> {
-        let refuse = |key, got: String, accepted| {
-            Err(SettingsError::Value { origin: origin.to_owned(), key, got, accepted })
-        };
+        let refuse =
+            |key, got: String, accepted| Err(SettingsError::Value { origin: origin.to_owned(), key, got, accepted });
         let data_dir = data_dir.map_or(self.data_dir, Path::to_owned);
         if !self.console.listen.ip().is_loopback() {
             let got = self.console.listen.to_string();
-            return refuse("console.listen", got, "give a loopback address such as 127.0.0.1:8440; everything else is HTTPS");
+            return refuse(
+                "console.listen",
+                got,
+                "give a loopback address such as 127.0.0.1:8440; everything else is HTTPS",
+            );
         }
         if (self.https.cert_file.as_os_str().is_empty()) != (self.https.key_file.as_os_str().is_empty()) {
-            return refuse("https.cert_file", self.https.cert_file.display().to_string(), "give cert_file and key_file, or neither");
+            return refuse(
+                "https.cert_file",
+                self.https.cert_file.display().to_string(),
+                "give cert_file and key_file, or neither",
+            );
         }
-        if !self.site.zone.is_empty() && jiff::tz::TimeZone::get(&self.site.zone).is_err() {
+        if !self.site.zone.is_empty() && TimeZone::get(&self.site.zone).is_err() {
             return refuse("site.zone", self.site.zone, "give an IANA zone such as Asia/Shanghai, or leave it empty");
         }
         if self.site.name.is_empty() || rustls_pki_types::ServerName::try_from(self.site.name.clone()).is_err() {
@@ -294,7 +324,13 @@ impl RawSettings {
             ("judge.grid_ms", self.judge.grid_ms, 1000, 3_600_000, "give 1000 to 3600000"),
             ("judge.close_after_ms", self.judge.close_after_ms, 0, 3_600_000, "give 0 to 3600000"),
             ("judge.forecast_every_ms", self.judge.forecast_every_ms, 1000, 3_600_000, "give 1000 to 3600000"),
-            ("judge.history_ms", self.judge.history_ms, 60_000, 400 * 86_400_000, "give 60000 (a minute) to 34560000000 (400 days)"),
+            (
+                "judge.history_ms",
+                self.judge.history_ms,
+                60_000,
+                400 * 86_400_000,
+                "give 60000 (a minute) to 34560000000 (400 days)",
+            ),
             ("judge.tick_ms", self.judge.tick_ms, 100, 60_000, "give 100 to 60000"),
             ("store.compact_every_ms", self.store.compact_every_ms, 1000, 86_400_000, "give 1000 to 86400000"),
         ];
@@ -362,10 +398,16 @@ mod tests {
     fn every_bad_settings_file_is_refused_with_file_key_and_accepted_values() {
         let cases = [
             ("colour = 1", "unknown field `colour`, expected one of"),
-            ("[console]\nlisten = \"0.0.0.0:80\"", "console.listen = 0.0.0.0:80 is not accepted; give a loopback address"),
+            (
+                "[console]\nlisten = \"0.0.0.0:80\"",
+                "console.listen = 0.0.0.0:80 is not accepted; give a loopback address",
+            ),
             ("[judge]\ngrid_ms = 5", "judge.grid_ms = 5 is not accepted; give 1000 to 3600000"),
             ("[judge]\ngrid_ms = \"five\"", "invalid type"),
-            ("[database]\nurl = \"postgres://u:secret@h/d\"", "database.url = postgres is not accepted; begin it with sqlite:// or mysql://"),
+            (
+                "[database]\nurl = \"postgres://u:secret@h/d\"",
+                "database.url = postgres is not accepted; begin it with sqlite:// or mysql://",
+            ),
             ("[site]\nzone = \"Mars/Base\"", "site.zone = Mars/Base is not accepted"),
             ("[https]\ncert_file = \"a.pem\"", "give cert_file and key_file, or neither"),
             ("[store]\nfull_days = 0", "store.full_days = 0 is not accepted; give 1 to 3650 days"),

@@ -13,11 +13,7 @@ use stories::{DAY, START_MS, STEP_MS};
 const HOUR_MS: i64 = 3_600_000;
 
 fn model() -> Model {
-    Model {
-        close_after_ms: 0,
-        band_points: 0,
-        ..Model::default()
-    }
+    Model { close_after_ms: 0, band_points: 0, ..Model::default() }
 }
 
 /// All answers of a replay, one a bucket.
@@ -56,18 +52,10 @@ fn random_series(seed: u64, buckets: usize) -> Vec<f64> {
 fn log_rotation_that_never_crosses_stays_silent() {
     for seed in 0..24 {
         let values = stories::log_rotation(seed, 12);
-        assert!(
-            values.iter().all(|v| *v < 90.0),
-            "seed {seed} is no silent story"
-        );
+        assert!(values.iter().all(|v| *v < 90.0), "seed {seed} is no silent story");
         let said = replay(&values, 90.0, 24 * HOUR_MS, &model());
         // A first tooth cannot be told from a fill: the promise holds once two rotations were seen.
-        let known = values
-            .windows(2)
-            .enumerate()
-            .filter(|(_, w)| w[1] < w[0] - 5.0)
-            .nth(1)
-            .map_or(0, |(i, _)| i + 3);
+        let known = values.windows(2).enumerate().filter(|(_, w)| w[1] < w[0] - 5.0).nth(1).map_or(0, |(i, _)| i + 3);
         let late = said[known..].iter().position(|f| f.warned);
         assert_eq!(late, None, "seed {seed}: warned after bucket {known}");
     }
@@ -81,14 +69,8 @@ fn steady_fill_is_foreseen_hours_ahead() {
         let said = replay(&values, 90.0, 24 * HOUR_MS, &model());
         let first = said.iter().position(|f| f.warned).unwrap();
         let lead_buckets = crossing.saturating_sub(first);
-        assert!(
-            (48..=400).contains(&lead_buckets),
-            "seed {seed}: lead {lead_buckets} buckets"
-        );
-        assert!(
-            said[first..crossing].iter().all(|f| f.warned),
-            "seed {seed}: the warning flaps"
-        );
+        assert!((48..=400).contains(&lead_buckets), "seed {seed}: lead {lead_buckets} buckets");
+        assert!(said[first..crossing].iter().all(|f| f.warned), "seed {seed}: the warning flaps");
     }
 }
 
@@ -96,26 +78,16 @@ fn steady_fill_is_foreseen_hours_ahead() {
 fn breach_does_not_clear_a_warning() {
     let values = stories::steady_fill(1, 10);
     let said = replay(&values, 90.0, 24 * HOUR_MS, &model());
-    let over = said
-        .iter()
-        .position(|f| f.state == Answer::Breached)
-        .unwrap();
+    let over = said.iter().position(|f| f.state == Answer::Breached).unwrap();
     assert!(said[over - 1].warned && said[over].warned);
-    assert!(
-        said[over..]
-            .iter()
-            .all(|f| f.warned && f.state != Answer::Stable)
-    );
+    assert!(said[over..].iter().all(|f| f.warned && f.state != Answer::Stable));
 }
 
 #[test]
 fn ten_minutes_of_data_are_refused() {
     let said = replay(&[50.0, 80.0, 89.0], 90.0, 4 * HOUR_MS, &model());
     for answer in said {
-        let Answer::NoForecast {
-            reason: Reason::TooShort { have_ms, need_ms },
-        } = answer.state
-        else {
+        let Answer::NoForecast { reason: Reason::TooShort { have_ms, need_ms } } = answer.state else {
             panic!("said {:?}", answer.state);
         };
         assert!(have_ms < need_ms);
@@ -130,44 +102,21 @@ fn silence_is_said_to_be_stale() {
     let at = |now| assess(&points, 90.0, HOUR_MS, now, &model()).1.state;
     assert_eq!(at(end), Answer::Stable);
     let later = at(end + 2 * HOUR_MS);
-    assert!(
-        matches!(
-            later,
-            Answer::NoForecast {
-                reason: Reason::Stale { .. }
-            }
-        ),
-        "said {later:?}"
-    );
+    assert!(matches!(later, Answer::NoForecast { reason: Reason::Stale { .. } }), "said {later:?}");
 }
 
 #[test]
 fn nine_in_ten_missing_is_refused() {
     let mut dice = stories::Dice::new(7);
-    let points: Vec<_> = stories::points(&random_series(7, 2000))
-        .into_iter()
-        .filter(|_| dice.unit() < 0.1)
-        .collect();
+    let points: Vec<_> = stories::points(&random_series(7, 2000)).into_iter().filter(|_| dice.unit() < 0.1).collect();
     let end = points.last().unwrap().0;
     let (_, said) = assess(&points, 500.0, 4 * HOUR_MS, end, &model());
-    assert!(
-        matches!(
-            said.state,
-            Answer::NoForecast {
-                reason: Reason::TooManyGaps { .. }
-            }
-        ),
-        "said {:?}",
-        said.state
-    );
+    assert!(matches!(said.state, Answer::NoForecast { reason: Reason::TooManyGaps { .. } }), "said {:?}", said.state);
 }
 
 #[test]
 fn slow_rhythm_is_not_taken_for_gaps() {
-    let points: Vec<_> = stories::points(&random_series(3, 2000))
-        .into_iter()
-        .step_by(6)
-        .collect();
+    let points: Vec<_> = stories::points(&random_series(3, 2000)).into_iter().step_by(6).collect();
     let end = points.last().unwrap().0;
     let (_, said) = assess(&points, 500.0, 4 * HOUR_MS, end, &model());
     assert_eq!(said.state, Answer::Stable);
@@ -178,30 +127,18 @@ fn bad_questions_and_bad_points_are_answered_not_panicked() {
     let m = model();
     let day = stories::points(&random_series(1, DAY));
     let end = day.last().unwrap().0;
-    let ask = |points: &[(i64, f64)], threshold, horizon_ms, now| {
-        assess(points, threshold, horizon_ms, now, &m).1
-    };
-    let bad = Answer::NoForecast {
-        reason: Reason::BadQuestion,
-    };
+    let ask = |points: &[(i64, f64)], threshold, horizon_ms, now| assess(points, threshold, horizon_ms, now, &m).1;
+    let bad = Answer::NoForecast { reason: Reason::BadQuestion };
     assert_eq!(ask(&day, f64::NAN, HOUR_MS, end).state, bad);
     assert_eq!(ask(&day, f64::INFINITY, HOUR_MS, end).state, bad);
     assert_eq!(ask(&day, 90.0, 0, end).state, bad);
     assert_eq!(ask(&day, 90.0, -5, end).state, bad);
     assert!(matches!(
         ask(&day, 90.0, i64::MAX, end).state,
-        Answer::NoForecast {
-            reason: Reason::HorizonTooLong { .. }
-        }
+        Answer::NoForecast { reason: Reason::HorizonTooLong { .. } }
     ));
-    assert!(matches!(
-        ask(&[], 90.0, HOUR_MS, end).state,
-        Answer::NoForecast { .. }
-    ));
-    assert!(matches!(
-        ask(&day[..1], 90.0, HOUR_MS, end).state,
-        Answer::NoForecast { .. }
-    ));
+    assert!(matches!(ask(&[], 90.0, HOUR_MS, end).state, Answer::NoForecast { .. }));
+    assert!(matches!(ask(&day[..1], 90.0, HOUR_MS, end).state, Answer::NoForecast { .. }));
     assert_eq!(ask(&day, -1e9, HOUR_MS, end).state, Answer::Breached);
     let flat: Vec<_> = day.iter().map(|p| (p.0, 0.0)).collect();
     assert_eq!(ask(&flat, 90.0, HOUR_MS, end).state, Answer::Stable);
@@ -225,9 +162,7 @@ fn bad_questions_and_bad_points_are_answered_not_panicked() {
 
 #[test]
 fn million_points_are_judged() {
-    let points: Vec<_> = (0..1_000_000_i64)
-        .map(|i| (START_MS + i * 1000, (i % 60) as f64))
-        .collect();
+    let points: Vec<_> = (0..1_000_000_i64).map(|i| (START_MS + i * 1000, (i % 60) as f64)).collect();
     let end = points.last().unwrap().0;
     let (state, said) = assess(&points, 90.0, HOUR_MS, end, &model());
     assert_eq!(said.state, Answer::Stable);
@@ -237,10 +172,7 @@ fn million_points_are_judged() {
 #[test]
 fn carried_state_says_what_a_rebuilt_one_says() {
     // Longer than the window, so that the cut has happened several times.
-    let m = Model {
-        window_buckets: 1500,
-        ..model()
-    };
+    let m = Model { window_buckets: 1500, ..model() };
     let points = stories::points(&random_series(11, 4000));
     let mut carried = State::new(4 * HOUR_MS, &m);
     for (i, point) in points.iter().enumerate() {
@@ -249,20 +181,10 @@ fn carried_state_says_what_a_rebuilt_one_says() {
         if i % 411 == 0 || i + 1 == points.len() {
             let before = points[..i].last().map_or(0, |p| p.0);
             let standing = said.warned;
-            let rebuilt = learn(
-                State::new(4 * HOUR_MS, &m),
-                &points[..i],
-                4 * HOUR_MS,
-                before,
-                &m,
-            )
-            .with_warning(standing);
+            let rebuilt =
+                learn(State::new(4 * HOUR_MS, &m), &points[..i], 4 * HOUR_MS, before, &m).with_warning(standing);
             let (_, again) = step(rebuilt, &[*point], 70.0, 4 * HOUR_MS, point.0, &m);
-            assert_eq!(
-                again.probability.to_bits(),
-                said.probability.to_bits(),
-                "bucket {i}"
-            );
+            assert_eq!(again.probability.to_bits(), said.probability.to_bits(), "bucket {i}");
             assert_eq!(again.likely_ms, said.likely_ms, "bucket {i}");
             assert_eq!(again.reasons, said.reasons, "bucket {i}");
         }

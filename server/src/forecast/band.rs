@@ -25,17 +25,13 @@ pub(crate) fn band(m: &Memory, v: &Verdict, at_ms: i64, model: &Model) -> Vec<Ba
     }
     // A trend may climb no higher than what the judgement expects.
     let slope = v.trend.map_or(0.0, |(index, _)| now.trends[index].slope);
-    let share = if order.len() < 3 {
-        0.0
-    } else {
-        v.horizons / (v.horizons + model.prior_horizons)
-    };
+    let share = if order.len() < 3 { 0.0 } else { v.horizons / (v.horizons + model.prior_horizons) };
     (1..=points)
         .map(|i| {
             let ahead = (i * m.horizon) / points;
             let rise = (slope * ahead as f64).min((now.cap - now.level).max(0.0));
-            let sigma = model.trend_error_ratio * rise.abs()
-                + 3.0 * now.noise * (ahead as f64 / m.horizon as f64).sqrt();
+            let sigma =
+                model.trend_error_ratio * rise.abs() + 3.0 * now.noise * (ahead as f64 / m.horizon as f64).sqrt();
             let spread = TENTH_SIGMA * sigma;
             let line = [rise - spread, rise, rise + spread];
             let mut moves: Vec<(f64, f32)> = order
@@ -56,12 +52,7 @@ pub(crate) fn band(m: &Memory, v: &Verdict, at_ms: i64, model: &Model) -> Vec<Ba
                 *level = now.level + share * seen + (1.0 - share) * straight;
             }
             let t_ms = at_ms + ahead as i64 * model.step_ms;
-            BandPoint {
-                t_ms,
-                low: levels[0],
-                mid: levels[1],
-                high: levels[2],
-            }
+            BandPoint { t_ms, low: levels[0], mid: levels[1], high: levels[2] }
         })
         .collect()
 }

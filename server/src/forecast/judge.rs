@@ -44,10 +44,7 @@ pub(crate) fn judge(m: &Memory, threshold: f64, model: &Model, scratch: &mut Scr
     let k = m.len().saturating_sub(1);
     let gap = threshold - now.level;
     let halflife = model.halflife_ms as f64 / model.step_ms as f64;
-    let mut verdict = Verdict {
-        expected: now.level,
-        ..Verdict::default()
-    };
+    let mut verdict = Verdict { expected: now.level, ..Verdict::default() };
 
     // The best supported trend stands in while there is little past, corrected by its own record.
     let mut trend = 0.0;
@@ -68,8 +65,7 @@ pub(crate) fn judge(m: &Memory, threshold: f64, model: &Model, scratch: &mut Scr
             let need = gap / gain;
             for ((at, ratio), claim) in record.at.iter().zip(&record.ratio).zip(&record.claim_log) {
                 let z = (f64::from(*claim) - gain_log) / 1.1;
-                let w =
-                    (-((k - at) as f64) / halflife * std::f64::consts::LN_2 - 0.5 * z * z).exp();
+                let w = (-((k - at) as f64) / halflife * std::f64::consts::LN_2 - 0.5 * z * z).exp();
                 all += w;
                 if f64::from(*ratio) >= need {
                     over += w;
@@ -141,16 +137,8 @@ pub(crate) fn judge(m: &Memory, threshold: f64, model: &Model, scratch: &mut Scr
     verdict.probability = probability.clamp(0.0, 1.0);
     verdict.expected = expected;
     let gain = expected - now.level;
-    verdict.ahead = if gain > 1e-9 * now.noise {
-        h * gap.max(0.0) / gain
-    } else {
-        1.25 * h
-    };
-    if verdict.probability >= model.off_probability
-        && past >= 3
-        && gain > 1e-9 * now.noise
-        && verdict.horizons > 0.3
-    {
+    verdict.ahead = if gain > 1e-9 * now.noise { h * gap.max(0.0) / gain } else { 1.25 * h };
+    if verdict.probability >= model.off_probability && past >= 3 && gain > 1e-9 * now.noise && verdict.horizons > 0.3 {
         shape(m, gap, gain, &scratch.weights, &mut verdict);
     }
     verdict.ahead = verdict.ahead.clamp(1.0, 1.25 * h);
@@ -194,10 +182,7 @@ fn shape(m: &Memory, gap: f64, gain: f64, weights: &[f32], verdict: &mut Verdict
         order.select_nth_unstable_by(SHAPES_MAX - 1, by_weight);
         order.truncate(SHAPES_MAX);
     }
-    let top = order
-        .iter()
-        .map(|i| weights[*i as usize])
-        .fold(0.0, f32::max);
+    let top = order.iter().map(|i| weights[*i as usize]).fold(0.0, f32::max);
     let need = (gap / gain).min(1.0);
     let mut times: Vec<(usize, f32)> = Vec::with_capacity(order.len());
     for i in order {
@@ -243,10 +228,8 @@ pub(crate) fn upper_tail(z: f64) -> f64 {
     }
     let x = z.abs() / std::f64::consts::SQRT_2;
     let t = 1.0 / (1.0 + 0.327_591_1 * x);
-    let series = t
-        * (0.254_829_592
-            + t * (-0.284_496_736
-                + t * (1.421_413_741 + t * (-1.453_152_027 + t * 1.061_405_429))));
+    let series =
+        t * (0.254_829_592 + t * (-0.284_496_736 + t * (1.421_413_741 + t * (-1.453_152_027 + t * 1.061_405_429))));
     let tail = 0.5 * series * (-x * x).exp();
     if z >= 0.0 { tail } else { 1.0 - tail }
 }
@@ -260,9 +243,7 @@ fn exp_approx(x: f32) -> f32 {
     let curve = 1.0
         + part
             * (std::f32::consts::LN_2
-                + part
-                    * (0.240_227
-                        + part * (0.055_504 + part * 0.009_618 + part * part * 0.001_333)));
+                + part * (0.240_227 + part * (0.055_504 + part * 0.009_618 + part * part * 0.001_333)));
     f32::from_bits(((whole as i32 + 127) as u32) << 23) * curve
 }
 
@@ -283,12 +264,7 @@ fn sum(values: &[f32]) -> f32 {
 fn dot(weights: &[f32], values: &[f32]) -> f32 {
     let mut lanes = [0.0_f32; LANES];
     let (a, b) = (weights.chunks_exact(LANES), values.chunks_exact(LANES));
-    let rest: f32 = a
-        .remainder()
-        .iter()
-        .zip(b.remainder())
-        .map(|(w, v)| w * v)
-        .sum();
+    let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(w, v)| w * v).sum();
     for (w, v) in a.zip(b) {
         for ((lane, w), v) in lanes.iter_mut().zip(w).zip(v) {
             *lane += w * v;
@@ -313,8 +289,5 @@ fn spread(weights: &[f32], values: &[f32], mean: f32, need: f32) -> (f32, f32) {
             over[lane] += if v[lane] >= need { w[lane] } else { 0.0 };
         }
     }
-    (
-        away.iter().sum::<f32>() + rest_away,
-        over.iter().sum::<f32>() + rest_over,
-    )
+    (away.iter().sum::<f32>() + rest_away, over.iter().sum::<f32>() + rest_over)
 }

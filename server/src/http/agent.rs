@@ -31,7 +31,8 @@ pub(super) fn routes() -> Vec<Route> {
 
 async fn enroll(app: Arc<App>, call: Call) -> Result<Response, Refused> {
     let request: EnrollRequest = call.json()?;
-    let random = |_| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the system's random generator failed");
+    let random =
+        |_| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the system's random generator failed");
     if app.store.token_redeem(auth::hash_secret(&request.secret), call.now_ms).await?.is_none() {
         return Err(Refused::new(
             StatusCode::FORBIDDEN,

@@ -44,8 +44,11 @@ pub(super) fn routes() -> Vec<Route> {
         route!((post.clone(), "/api/v1/login", Open, "Log in"), login).takes::<view::Login>().gives::<view::Me>(OK),
         route!((post.clone(), "/api/v1/logout", User, "Log out"), logout).gives::<view::Me>(OK),
         route!(read("/api/v1/me", "Who is logged in"), me).gives::<view::Me>(OK),
-        route!(read("/api/v1/overview", "Hosts, open incidents, and whether anybody would be told"), overview::overview)
-            .gives::<view::Overview>(OK),
+        route!(
+            read("/api/v1/overview", "Hosts, open incidents, and whether anybody would be told"),
+            overview::overview
+        )
+        .gives::<view::Overview>(OK),
         route!(read("/api/v1/hosts/{host}", "A host"), overview::host).gives::<view::HostDetail>(OK),
         route!(read("/api/v1/hosts/{host}/plot", "One series with threshold and forecast"), overview::plot)
             .reads(&["entity", "metric", "instance", "from_ms", "to_ms", "points"])
@@ -183,8 +186,12 @@ fn apply(change: &view::RuleChange, rule: &mut Rule) -> Result<(), &'static str>
                 return Err("for_ms must be between 0 and 86400000 (a day)");
             }
         }
-        Condition::Keyword { quiet_ms, .. } => *quiet_ms = change.quiet_ms.unwrap_or(*quiet_ms).clamp(1000, 24 * HOUR_MS),
-        Condition::HostSilent { after_ms } => *after_ms = change.after_ms.unwrap_or(*after_ms).clamp(5000, 24 * HOUR_MS),
+        Condition::Keyword { quiet_ms, .. } => {
+            *quiet_ms = change.quiet_ms.unwrap_or(*quiet_ms).clamp(1000, 24 * HOUR_MS)
+        }
+        Condition::HostSilent { after_ms } => {
+            *after_ms = change.after_ms.unwrap_or(*after_ms).clamp(5000, 24 * HOUR_MS)
+        }
         _ => {}
     }
     Ok(())
@@ -232,8 +239,12 @@ async fn add_channel(app: Arc<App>, call: Call) -> Result<Response, Refused> {
     let new: view::NewChannel = call.json()?;
     let url = url::Url::parse(new.url.trim()).map_err(|e| Refused::bad_request(format!("url: {e}")))?;
     let loopback = app.settings.notify.allow_loopback;
-    if new.url.len() > URL_BYTES_MAX || !(url.scheme() == "https" || (url.scheme() == "http" && loopback || new.kind == ChannelKind::Webhook)) {
-        return Err(Refused::bad_request("url must be an https:// address of at most 2048 bytes; a webhook may be http://"));
+    if new.url.len() > URL_BYTES_MAX
+        || !(url.scheme() == "https" || (url.scheme() == "http" && loopback || new.kind == ChannelKind::Webhook))
+    {
+        return Err(Refused::bad_request(
+            "url must be an https:// address of at most 2048 bytes; a webhook may be http://",
+        ));
     }
     if app.store.channels().await?.len() >= CHANNELS_MAX {
         return Err(Refused::bad_request(format!("there are {CHANNELS_MAX} channels already; remove one first")));
@@ -343,7 +354,9 @@ fn check_keywords(rules: &[KeywordRule]) -> Result<(), String> {
         if patterns == 0 || patterns > limit::KEYWORD_PATTERNS_MAX {
             return Err(format!("keyword rule {name}: give 1 to {} literals and regexes", limit::KEYWORD_PATTERNS_MAX));
         }
-        if let Some(bad) = rule.literals.iter().find(|text| text.trim().is_empty() || text.len() > limit::NAME_BYTES_MAX) {
+        if let Some(bad) =
+            rule.literals.iter().find(|text| text.trim().is_empty() || text.len() > limit::NAME_BYTES_MAX)
+        {
             return Err(format!("keyword rule {name}: literal {bad:?} must have 1 to {} bytes", limit::NAME_BYTES_MAX));
         }
         for text in &rule.regexes {

@@ -45,7 +45,12 @@ pub fn new_secret() -> Result<String, getrandom::Error> {
 ///
 /// # Errors
 /// The system's generator fails.
-pub fn new_token(ca_sha256: &str, uses: u32, ttl_ms: i64, now_ms: i64) -> Result<(EnrollToken, Token), getrandom::Error> {
+pub fn new_token(
+    ca_sha256: &str,
+    uses: u32,
+    ttl_ms: i64,
+    now_ms: i64,
+) -> Result<(EnrollToken, Token), getrandom::Error> {
     let token = EnrollToken { secret: new_secret()?, ca_sha256: ca_sha256.to_owned() };
     let record = Token {
         id: format!("{:016x}", forewarn_common::id::random_u64()?),
@@ -96,7 +101,8 @@ impl LoginGuard {
     #[must_use]
     pub fn wait_s(&self, address: IpAddr, now_ms: i64) -> Option<u64> {
         let failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let recent: Vec<i64> = failures.get(&address)?.iter().copied().filter(|at| now_ms - at < LOGIN_WINDOW_MS).collect();
+        let recent: Vec<i64> =
+            failures.get(&address)?.iter().copied().filter(|at| now_ms - at < LOGIN_WINDOW_MS).collect();
         let first = *recent.first().filter(|_| recent.len() >= LOGIN_FAILURES_MAX)?;
         Some(((first + LOGIN_WINDOW_MS - now_ms) / 1000).max(1) as u64)
     }

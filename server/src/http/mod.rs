@@ -16,8 +16,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use forewarn_common::id::HostId;
 use forewarn_common::keyword::KeywordRule;
 use http::{HeaderValue, Method, StatusCode, header};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
@@ -93,7 +93,8 @@ impl App {
             Access::Open => Ok(()),
             Access::Agent => {
                 let credentials = auth::agent_credentials(&call.headers);
-                let (host, key) = credentials.ok_or_else(|| Refused::unauthorized("send the agent's key as a bearer token"))?;
+                let (host, key) =
+                    credentials.ok_or_else(|| Refused::unauthorized("send the agent's key as a bearer token"))?;
                 if !self.is_agent(host, key).await? {
                     return Err(Refused::unauthorized("this agent's key is not known here; enrol the host again"));
                 }
@@ -102,10 +103,12 @@ impl App {
             }
             Access::User => {
                 if !is_read && !call.headers.contains_key(CONSOLE_HEADER) {
-                    let detail = format!("send the header {CONSOLE_HEADER}: 1 with every request that changes something");
+                    let detail =
+                        format!("send the header {CONSOLE_HEADER}: 1 with every request that changes something");
                     return Err(Refused::new(StatusCode::FORBIDDEN, "header_missing", detail));
                 }
-                let secret = auth::session_cookie(&call.headers).ok_or_else(|| Refused::unauthorized("log in first"))?;
+                let secret =
+                    auth::session_cookie(&call.headers).ok_or_else(|| Refused::unauthorized("log in first"))?;
                 let session = self.store.session_get(secret, call.now_ms).await?;
                 call.user = session.ok_or_else(|| Refused::unauthorized("the session has ended; log in again"))?.user;
                 Ok(())

@@ -50,7 +50,10 @@ impl Parts {
     }
 
     fn name_of(&self, entity: EntityId) -> String {
-        self.entities.iter().find(|known| known.id == entity).map_or_else(|| self.host.name.clone(), |known| known.name.clone())
+        self.entities
+            .iter()
+            .find(|known| known.id == entity)
+            .map_or_else(|| self.host.name.clone(), |known| known.name.clone())
     }
 
     fn outlooks(&self) -> Vec<view::Outlook> {
@@ -114,7 +117,8 @@ pub(super) async fn overview(app: Arc<App>, call: Call) -> Result<Response, Refu
     let rules = app.store.rules().await?;
     let channels = app.outbox.channels(clock::wall_ms()).await?;
     let filter = IncidentFilter { open_only: true, ..IncidentFilter::default() };
-    let (open, _) = app.store.incidents(filter, None, INCIDENTS_SHOWN).await?;
+    let (mut open, _) = app.store.incidents(filter, None, INCIDENTS_SHOWN).await?;
+    open.retain(is_told);
     let mut entities: HashMap<HostId, Vec<Entity>> = HashMap::new();
     for known in app.store.entities(None).await? {
         entities.entry(known.host).or_default().push(known.entity);
@@ -146,6 +150,11 @@ pub(super) async fn overview(app: Arc<App>, call: Call) -> Result<Response, Refu
     Ok(json(StatusCode::OK, &view::Overview { now_ms: call.now_ms, hosts, incidents, sending }))
 }
 
+/// Pending incidents are the judgement's notes; people see what has fired.
+fn is_told(incident: &Incident) -> bool {
+    incident.fired_ms.is_some()
+}
+
 fn host_of(call: &Call) -> Result<HostId, Refused> {
     call.param(0).parse().map_err(|_| Refused::not_found("host"))
 }
@@ -156,7 +165,7 @@ pub(super) async fn host(app: Arc<App>, call: Call) -> Result<Response, Refused>
     let known = app.store.entities(Some(id)).await?;
     let filter = IncidentFilter { host: Some(id), ..IncidentFilter::default() };
     let (mut incidents, _) = app.store.incidents(filter, None, INCIDENTS_SHOWN).await?;
-    incidents.retain(|incident| incident.resolved_ms.is_none_or(|at| call.now_ms - at < DAY_MS));
+    incidents.retain(|incident| is_told(incident) && incident.resolved_ms.is_none_or(|at| call.now_ms - at < DAY_MS));
     let enrolled_ms = host.enrolled_ms;
     let parts = Parts {
         entities: known.iter().map(|known| known.entity.clone()).collect(),
@@ -165,12 +174,26 @@ pub(super) async fn host(app: Arc<App>, call: Call) -> Result<Response, Refused>
         open: incidents.iter().filter(|incident| incident.resolved_ms.is_none()).count() as u32,
         host,
     };
-    let mut workloads: Vec<_> =
-        known.iter().filter(|known| known.entity.kind == EntityKind::Workload).map(|known| workload(known, &parts)).collect();
+    let mut workloads: Vec<_> = known
+        .iter()
+        .filter(|known| known.entity.kind == EntityKind::Workload)
+        .map(|known| workload(known, &parts))
+        .collect();
     workloads.sort_by_cached_key(|workload| (workload.running != Some(true), workload.name.clone()));
-    let mut series: Vec<_> = app.store.series(id, call.now_ms - DAY_MS).await?.into_iter().map(|info| series_view(info, &parts.entities, &parts.host)).collect();
+    let mut series: Vec<_> = app
+        .store
+        .series(id, call.now_ms - DAY_MS)
+        .await?
+        .into_iter()
+        .map(|info| series_view(info, &parts.entities, &parts.host))
+        .collect();
     series.sort_by_cached_key(|series| {
-        (series.entity_kind == EntityKind::Workload, series.entity_name.clone(), series.metric.clone(), series.instance.clone())
+        (
+            series.entity_kind == EntityKind::Workload,
+            series.entity_name.clone(),
+            series.metric.clone(),
+            series.instance.clone(),
+        )
     });
     let detail = view::HostDetail {
         summary: parts.summary(silent_after_ms(&app.store.rules().await?), call.now_ms),
@@ -218,7 +241,12 @@ fn series_view(info: SeriesInfo, entities: &[Entity], host: &Host) -> view::Seri
 pub(super) async fn plot(app: Arc<App>, call: Call) -> Result<Response, Refused> {
     let id = host_of(&call)?;
     let entity: EntityId = call.text("entity").parse().map_err(|_| Refused::not_found("entity"))?;
-    let key = SeriesKey { host: id, entity, metric: call.text("metric").to_owned(), instance: call.text("instance").to_owned() };
+    let key = SeriesKey {
+        host: id,
+        entity,
+        metric: call.text("metric").to_owned(),
+        instance: call.text("instance").to_owned(),
+    };
     let to_ms = call.number("to_ms")?.unwrap_or(call.now_ms);
     let from_ms = call.number("from_ms")?.unwrap_or(to_ms - 6 * 3_600_000);
     if from_ms >= to_ms || to_ms - from_ms > 3660 * DAY_MS {
@@ -233,16 +261,20 @@ pub(super) async fn plot(app: Arc<App>, call: Call) -> Result<Response, Refused>
     let host = app.store.host(id).await?.ok_or_else(|| Refused::not_found("host"))?;
     let wanted = Wanted::Series(vec![key.clone()]);
     let read = app.store.read(id, wanted, from_ms / step_ms * step_ms, to_ms, step_ms).await?;
-    let points = read.series.into_iter().find(|points| points.info.key == key).map(|points| points.points).unwrap_or_default();
+    let points =
+        read.series.into_iter().find(|points| points.info.key == key).map(|points| points.points).unwrap_or_default();
     let series = series_view(info, &entities, &host);
     let kind = series.entity_kind;
     let rule = app.store.rules().await?.into_iter().find_map(|rule| match rule.condition {
-        Condition::Threshold { ref metric, entity_kind, threshold, .. } if *metric == key.metric && entity_kind == kind => {
+        Condition::Threshold { ref metric, entity_kind, threshold, .. }
+            if *metric == key.metric && entity_kind == kind =>
+        {
             Some((rule.id, threshold))
         }
         _ => None,
     });
-    let forecast = app.store.forecasts(id).await?.into_iter().find(|known| known.key == key).map(|known| known.forecast);
+    let forecast =
+        app.store.forecasts(id).await?.into_iter().find(|known| known.key == key).map(|known| known.forecast);
     let band = forecast.as_ref().map(|forecast| forecast.band.clone()).unwrap_or_default();
     let (rule, threshold) = rule.unzip();
     Ok(json(StatusCode::OK, &view::Plot { series, step_ms, points, threshold, rule, forecast, band }))
@@ -298,7 +330,8 @@ pub(super) async fn incidents(app: Arc<App>, call: Call) -> Result<Response, Ref
         text => Some(text.parse().map_err(|_| Refused::bad_request("host must be a host's id"))?),
     };
     let cursor = Some(call.text("cursor")).filter(|cursor| !cursor.is_empty());
-    let (page, next) = app.store.incidents(IncidentFilter { host, open_only }, cursor, PAGE).await?;
+    let (mut page, next) = app.store.incidents(IncidentFilter { host, open_only }, cursor, PAGE).await?;
+    page.retain(is_told);
     Ok(json(StatusCode::OK, &view::IncidentPage { incidents: incident_views(&app, page).await?, next }))
 }
 

@@ -57,9 +57,11 @@ impl From<StoreError> for Refused {
                 let retry_after_s = Some(5);
                 Self { retry_after_s, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "database_unavailable", detail) }
             }
-            StoreError::Conflict => {
-                Self::new(StatusCode::CONFLICT, "conflict", "somebody else changed it meanwhile; read it again and retry")
-            }
+            StoreError::Conflict => Self::new(
+                StatusCode::CONFLICT,
+                "conflict",
+                "somebody else changed it meanwhile; read it again and retry",
+            ),
             other => {
                 tracing::error!(error = %other, "a request failed in the store");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server failed; its log says why")

@@ -184,7 +184,8 @@ impl Route {
             })
             .untuple_one();
         let query = warp::query::raw().or(warp::any().map(String::new)).unify();
-        let (app, access, max, handler) = (Arc::clone(app), self.access, self.body_bytes_max, Arc::clone(&self.handler));
+        let (app, access, max, handler) =
+            (Arc::clone(app), self.access, self.body_bytes_max, Arc::clone(&self.handler));
         let is_read = self.method == Method::GET;
         path.and(warp::path::end())
             .and(method)
@@ -197,8 +198,16 @@ impl Route {
                 async move {
                     let query = url::form_urlencoded::parse(query.as_bytes()).into_owned().take(32).collect();
                     let now_ms = forewarn_common::clock::wall_ms();
-                    let mut call =
-                        Call { params, query, headers, body: Vec::new(), peer, now_ms, host: None, user: String::new() };
+                    let mut call = Call {
+                        params,
+                        query,
+                        headers,
+                        body: Vec::new(),
+                        peer,
+                        now_ms,
+                        host: None,
+                        user: String::new(),
+                    };
                     let answer = async {
                         app.admit(access, is_read, &mut call).await?;
                         // The permit is taken before the body is read and held until the answer: that bounds memory.
@@ -246,7 +255,10 @@ pub fn mount_all(
     for route in routes {
         all = all.or(route.mount(app)).unify().boxed();
     }
-    all.or(otherwise).unify().recover(|_| async { Ok::<_, Infallible>(Response::from(Refused::not_found("path"))) }).unify()
+    all.or(otherwise)
+        .unify()
+        .recover(|_| async { Ok::<_, Infallible>(Response::from(Refused::not_found("path"))) })
+        .unify()
 }
 
 /// The OpenAPI document of the routes that are not hidden.

@@ -43,11 +43,7 @@ impl Grid {
         }
         let closed = gridder.close(now_ms);
         let start_ms = closed.first().map_or(0, |b| b.end_ms);
-        Self {
-            step_ms: gridder.step_ms,
-            start_ms,
-            values: closed.iter().map(|b| b.mean).collect(),
-        }
+        Self { step_ms: gridder.step_ms, start_ms, values: closed.iter().map(|b| b.mean).collect() }
     }
 
     /// End of bucket `index`.
@@ -146,9 +142,7 @@ impl Gridder {
     /// Index of the newest bucket whose time is up at `now_ms`.
     #[must_use]
     pub fn closable(&self, now_ms: i64) -> i64 {
-        now_ms
-            .saturating_sub(self.close_after_ms)
-            .div_euclid(self.step_ms)
+        now_ms.saturating_sub(self.close_after_ms).div_euclid(self.step_ms)
     }
 
     /// Closes every bucket whose time is up at `now_ms`, empty ones included; at most
@@ -158,15 +152,8 @@ impl Gridder {
         let until = self.closable(now_ms);
         while self.started && self.first <= until && (closed.len() as i64) < OPEN_BUCKETS_MAX {
             let open = self.open.pop_front().unwrap_or(Open { sum: 0.0, count: 0 });
-            let mean = if open.count == 0 {
-                f64::NAN
-            } else {
-                open.sum / f64::from(open.count)
-            };
-            closed.push(Closed {
-                end_ms: self.first * self.step_ms,
-                mean,
-            });
+            let mean = if open.count == 0 { f64::NAN } else { open.sum / f64::from(open.count) };
+            closed.push(Closed { end_ms: self.first * self.step_ms, mean });
             self.first += 1;
         }
         closed
@@ -181,10 +168,7 @@ mod tests {
     #[test]
     fn bucket_holds_its_end_and_not_its_begin() {
         let grid = Grid::build(&[(0, 1.0), (1, 3.0), (10, 5.0), (11, 7.0)], 10, 0, 20);
-        assert_eq!(
-            (grid.start_ms, grid.values.as_slice()),
-            (0, &[1.0, 4.0, 7.0][..])
-        );
+        assert_eq!((grid.start_ms, grid.values.as_slice()), (0, &[1.0, 4.0, 7.0][..]));
         assert_eq!(grid.end_ms(2), 20);
     }
 
@@ -201,13 +185,7 @@ mod tests {
         gridder.add(100, 1.0);
         assert!(gridder.close(359).is_empty());
         gridder.add(300, 3.0);
-        assert_eq!(
-            gridder.close(360),
-            vec![Closed {
-                end_ms: 300,
-                mean: 2.0
-            }]
-        );
+        assert_eq!(gridder.close(360), vec![Closed { end_ms: 300, mean: 2.0 }]);
         gridder.add(299, 9.0);
         assert_eq!(gridder.late(), 1);
     }

@@ -154,6 +154,24 @@ impl Store {
             .await
     }
 
+    /// Deletes a pending incident that came to nothing. `expected` is the revision that was seen.
+    ///
+    /// # Errors
+    /// `Conflict` when somebody changed it in between.
+    pub async fn incident_forget(&self, id: &str, expected: i64) -> Result<(), StoreError> {
+        let (id, pending) = (id.to_owned(), word(&IncidentState::Pending)?);
+        self.inner
+            .pool
+            .write(move |connection| {
+                let same = incident::table
+                    .find(id.as_str())
+                    .filter(incident::revision.eq(expected))
+                    .filter(incident::state.eq(pending.as_str()));
+                if diesel::delete(same).execute(connection)? == 1 { Ok(()) } else { Err(StoreError::Conflict.into()) }
+            })
+            .await
+    }
+
     /// All pending and firing incidents.
     ///
     /// # Errors

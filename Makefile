@@ -32,7 +32,7 @@ $(WEB)/node_modules/.package-lock.json: $(WEB)/package.json $(WEB)/package-lock.
 
 $(WEB)/dist/index.html: $(WEB)/node_modules/.package-lock.json $(shell find $(WEB)/src $(WEB)/public $(WEB)/index.html $(WEB)/vite.config.ts -type f 2>/dev/null)
 	npm --prefix $(WEB) run build
-	@touch $@
+	@touch $@ server/console/build.rs # a build before there was a console does not look for one again
 
 fmt: ## Format the Rust sources
 	$(CARGO) fmt --all

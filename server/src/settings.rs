@@ -411,7 +411,7 @@ mod tests {
             ("[site]\nzone = \"Mars/Base\"", "site.zone = Mars/Base is not accepted"),
             ("[https]\ncert_file = \"a.pem\"", "give cert_file and key_file, or neither"),
             ("[store]\nfull_days = 0", "store.full_days = 0 is not accepted; give 1 to 3650 days"),
-            ("[limits\n", "invalid table header"),
+            ("[limits\n", "TOML parse error at line 1"),
         ];
         let dir = tempfile::tempdir().unwrap();
         for (text, expected) in cases {

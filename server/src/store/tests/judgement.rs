@@ -26,6 +26,7 @@ on_both_engines!(
 fn forecast(probability: f64) -> Forecast {
     Forecast {
         state: State::Warning { probability, earliest_ms: T0 + 1, likely_ms: T0 + 2, latest_ms: T0 + 3 },
+        warned: true,
         probability,
         at_ms: T0,
         value: 0.87,

@@ -75,6 +75,8 @@ struct Open {
     read: u64,
     /// The length at the last look.
     len: u64,
+    /// When it was written to last, at the last look.
+    written_at: (i64, i64),
 }
 
 /// Follows the log at one path.
@@ -107,6 +109,11 @@ impl Follower {
         self.marked
     }
 
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.joiner.held_bytes()
+    }
+
     /// Reads what is new, at most about `budget` bytes, and gives every whole line to `see`.
     pub(super) fn poll(&mut self, buffer: &mut Vec<u8>, budget: u64, see: &mut dyn FnMut(&Seen<'_>)) -> Progress {
         let mut progress = Progress::default();
@@ -128,9 +135,9 @@ impl Follower {
                 return progress;
             }
             self.finish(see);
-            self.open = Open::new(next, 0).ok();
-            if self.open.is_none() {
-                break;
+            match Open::new(next, 0) {
+                Ok(open) => self.open = Some(open),
+                Err(_) => break,
             }
         }
         progress
@@ -140,12 +147,11 @@ impl Follower {
     fn open_first(&mut self, progress: &mut Progress) -> bool {
         let Ok(file) = File::open(&self.path) else { return false };
         let open = match self.begin {
-            Begin::Start => Open::new(file, 0),
+            // A new log may have rotated before the first look: its oldest file comes first.
+            Begin::Start => Open::new(self.rotated().last().map_or(file, |(_, oldest)| oldest), 0),
             Begin::End => file.metadata().and_then(|meta| Open::new(file, meta.len())),
             Begin::At(position) => self.resume(file, position, progress),
         };
-        // The next time that the path has a file it is a new one.
-        self.begin = Begin::Start;
         self.open = open.ok();
         self.open.is_some()
     }
@@ -153,11 +159,11 @@ impl Follower {
     /// Finds the file in which an earlier run stopped, under its path or among the rotated ones.
     fn resume(&self, current: File, position: Position, progress: &mut Progress) -> io::Result<Open> {
         if position.matches(&current) {
-            return Ok(Open { file: current, at: position, read: position.offset, len: position.offset });
+            return Ok(Open { file: current, at: position, read: position.offset, len: position.offset, written_at: (0, 0) });
         }
         let rotated = self.rotated().map(|(_, file)| file).find(|file| position.matches(file));
         match rotated {
-            Some(file) => Ok(Open { file, at: position, read: position.offset, len: position.offset }),
+            Some(file) => Ok(Open { file, at: position, read: position.offset, len: position.offset, written_at: (0, 0) }),
             None => {
                 // How much there was after the position cannot be known; that something is missing can.
                 progress.lost_bytes += 1;
@@ -205,11 +211,15 @@ impl Follower {
     ) -> bool {
         loop {
             let Some(open) = &mut self.open else { return false };
-            let Ok(len) = open.file.metadata().map(|meta| meta.len()) else {
-                self.open = None;
+            let Ok(meta) = open.file.metadata() else {
+                self.let_go();
                 return false;
             };
-            if len < open.read || (len > open.read && !open.at.has_print_of(&open.file)) {
+            let len = meta.len();
+            // A file that was emptied and written again may have any length by now.
+            let written_at = (meta.mtime(), meta.mtime_nsec());
+            let was_written = std::mem::replace(&mut open.written_at, written_at) != written_at;
+            if len < open.read || ((was_written || len > open.read) && !open.at.has_print_of(&open.file)) {
                 // Truncated: what had been seen and not yet read is gone; what came after that nobody knows.
                 progress.lost_bytes += open.len.saturating_sub(open.read);
                 self.joiner.reset();
@@ -232,7 +242,7 @@ impl Follower {
             }
             let Some(room) = buffer.get_mut(..wanted) else { return false };
             let Ok(got) = open.file.read_at(room, open.read) else {
-                self.open = None;
+                self.let_go();
                 return false;
             };
             let chunk = room.get(..got).unwrap_or_default();
@@ -246,6 +256,14 @@ impl Follower {
                 return true;
             }
         }
+    }
+
+    /// Gives up a descriptor that cannot be read; the file is looked for again where reading stopped.
+    fn let_go(&mut self) {
+        if let Some(open) = self.open.take() {
+            self.begin = Begin::At(open.at);
+        }
+        self.joiner.reset();
     }
 
     /// The held file is left for good: what it ends with is a line.
@@ -333,7 +351,7 @@ impl Open {
         let meta = file.metadata()?;
         let mut at = Position { device: meta.dev(), inode: meta.ino(), offset, print_bytes: 0, print: 0 };
         at.take_print(&file);
-        Ok(Self { file, at, read: offset, len: offset })
+        Ok(Self { file, at, read: offset, len: offset, written_at: (0, 0) })
     }
 }
 

@@ -178,6 +178,11 @@ impl Joiner {
         Some(Line { text: &self.text, cut: self.cut, from })
     }
 
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.text.len()
+    }
+
     /// Where the first record of the open line begins.
     pub(super) fn open_from(&self) -> Option<u64> {
         self.open_from

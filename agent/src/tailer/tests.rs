@@ -1,1 +1,487 @@
-//! Promises of the tailer.
+//! Promises of the tailer: every line once, whatever happens to the file, in bounded memory.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+
+use forewarn_common::id::HostId;
+use forewarn_common::keyword::{self, Severity};
+use proptest::prelude::*;
+
+use super::frame::{LINE_MATCHED_BYTES_MAX, unescape};
+use super::*;
+
+fn entity() -> EntityId {
+    EntityId::of_host(HostId([1; 16]))
+}
+
+fn rule(name: &str, literals: &[&str], regexes: &[&str], ignore_case: bool) -> KeywordRule {
+    let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    KeywordRule {
+        name: name.to_owned(),
+        severity: Severity::Warning,
+        literals: owned(literals),
+        regexes: owned(regexes),
+        ignore_case,
+    }
+}
+
+fn source(path: &Path, format: Format, is_old: bool) -> Source {
+    Source { id: "c1".to_owned(), entity: entity(), path: Some(path.to_owned()), format, is_old }
+}
+
+fn tailer(rules: &[KeywordRule], path: &Path, format: Format) -> Tailer {
+    let mut tailer = Tailer::new(rules, &[], None).unwrap();
+    tailer.set_sources([source(path, format, false)]);
+    tailer
+}
+
+fn counts(tailer: &mut Tailer) -> Counts {
+    let mut taken = Counts::default();
+    tailer.take_counts(|_, counts| taken = counts.clone());
+    taken
+}
+
+fn append(path: &Path, bytes: &[u8]) {
+    OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(bytes).unwrap();
+}
+
+/// A record as Docker writes it: `<`, `>` and `&` escaped like the quotes, Chinese as it is.
+fn record(text: &str) -> Vec<u8> {
+    let log = serde_json::to_string(text).unwrap().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
+    format!("{{\"log\":{log},\"stream\":\"stdout\",\"time\":\"2026-11-22T17:40:44.2Z\"}}\n").into_bytes()
+}
+
+#[test]
+fn keywords_match_the_text_that_was_printed_not_its_escapes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c-json.log");
+    let rules = [
+        rule("angle", &["<fatal>"], &[], false),
+        rule("quote", &["level=\"error\""], &[], false),
+        rule("tab", &["a\tb"], &[], false),
+        rule("chinese", &["数据库连接超时"], &[], false),
+        rule("folded", &["out of memory"], &[], true),
+        rule("pattern", &[], &[r"code=5\d\d\b"], false),
+    ];
+    let mut tailer = tailer(&rules, &path, Format::JsonFile);
+    for line in ["x <fatal> y\n", "level=\"error\"\n", "a\tb\n", "错误：数据库连接超时\n", "OUT of Memory\n", "code=503 end\n", "nothing\n"] {
+        append(&path, &record(line));
+    }
+    assert!(!tailer.poll(1000));
+    let counts = counts(&mut tailer);
+    assert_eq!(counts.lines, 7);
+    let names: Vec<_> = counts.hits.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+    assert_eq!(names, [("angle", 1), ("chinese", 1), ("folded", 1), ("pattern", 1), ("quote", 1), ("tab", 1)]);
+    let hits = tailer.take_hits();
+    assert_eq!(hits.len(), 6);
+    let angle = hits.iter().find(|hit| hit.rule == "angle").unwrap();
+    assert_eq!(angle.samples[0].line, "x <fatal> y");
+    assert_eq!(angle.samples[0].after[0], "level=\"error\"");
+}
+
+#[test]
+fn a_line_hits_a_rule_once_and_overlapping_rules_each() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let mut tailer = tailer(&keyword::default_rules(), &path, Format::Plain);
+    append(&path, "java.lang.OutOfMemoryError OutOfMemoryError\n数据库连接超时\n".as_bytes());
+    tailer.poll(0);
+    let counts = counts(&mut tailer);
+    let names: Vec<_> = counts.hits.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+    assert_eq!(names, [("database_timeout", 1), ("out_of_memory", 1), ("timeout", 1)]);
+}
+
+#[test]
+fn context_is_twenty_lines_before_and_ten_after() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c-json.log");
+    let mut tailer = tailer(&[rule("boom", &["boom"], &[], false)], &path, Format::JsonFile);
+    for n in 0..40 {
+        append(&path, &record(&format!("line {n}\n")));
+    }
+    tailer.poll(0);
+    append(&path, &record("boom\n"));
+    for n in 0..30 {
+        append(&path, &record(&format!("later {n}\n")));
+    }
+    tailer.poll(0);
+    let hits = tailer.take_hits();
+    let sample = &hits[0].samples[0];
+    assert_eq!((sample.before.len(), sample.after.len()), (20, 10));
+    assert_eq!((sample.before[0].as_str(), sample.before[19].as_str()), ("line 20", "line 39"));
+    assert_eq!((sample.after[0].as_str(), sample.after[9].as_str()), ("later 0", "later 9"));
+}
+
+#[test]
+fn lines_of_several_records_are_joined_and_a_keyword_across_the_seam_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c-json.log");
+    let mut tailer = tailer(&[rule("seam", &["AB"], &[], false)], &path, Format::JsonFile);
+    let long = "x".repeat(16 << 10);
+    append(&path, &record(&format!("{long}A")));
+    tailer.poll(0);
+    assert_eq!(counts(&mut tailer).lines, 0, "the line has not ended");
+    append(&path, &record(&format!("B{long}\n")));
+    tailer.poll(0);
+    let counts = counts(&mut tailer);
+    assert_eq!((counts.lines, counts.hits["seam"]), (1, 1));
+}
+
+#[test]
+fn an_open_line_survives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c-json.log");
+    let rules = [rule("seam", &["AB"], &[], false)];
+    let mut first = tailer(&rules, &path, Format::JsonFile);
+    append(&path, &record("done\n"));
+    append(&path, &record("A"));
+    first.poll(0);
+    assert_eq!(counts(&mut first).lines, 1);
+    let mut second = Tailer::new(&rules, &[], Some(&first.checkpoint())).unwrap();
+    second.set_sources([source(&path, Format::JsonFile, true)]);
+    append(&path, &record("B\n"));
+    second.poll(0);
+    let counts = counts(&mut second);
+    assert_eq!((counts.lines, counts.hits["seam"]), (1, 1));
+}
+
+#[test]
+fn the_past_of_an_old_log_is_passed_over_and_a_new_one_is_read_from_its_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    append(&path, b"one\ntwo\n");
+    for (is_old, lines) in [(true, 1), (false, 3)] {
+        let mut tailer = Tailer::new(&[], &[], None).unwrap();
+        tailer.set_sources([source(&path, Format::Plain, is_old)]);
+        tailer.poll(0);
+        if is_old {
+            append(&path, b"three\n");
+        }
+        tailer.poll(0);
+        assert_eq!(counts(&mut tailer).lines, lines);
+    }
+}
+
+#[test]
+fn binary_garbage_and_a_line_of_50_mb_are_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c-json.log");
+    let rules = [rule("boom", &["boom"], &[], false)];
+    let mut tailer = tailer(&rules, &path, Format::JsonFile);
+    let garbage: Vec<u8> = (0..100_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).filter(|b| *b != b'\n').collect();
+    append(&path, &garbage);
+    append(&path, b"\n\0\0\0\n");
+    let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+    for _ in 0..50 {
+        file.write_all(&vec![b'z'; 1 << 20]).unwrap();
+    }
+    file.write_all(b"\n").unwrap();
+    append(&path, &record("after boom\n"));
+    let mut polls = 0;
+    while tailer.poll(0) {
+        polls += 1;
+        assert!(polls < 100);
+    }
+    let counts = counts(&mut tailer);
+    assert!(polls > 5, "a look takes a bounded bite");
+    assert_eq!((counts.lines, counts.cut_lines, counts.hits["boom"]), (4, 2, 1));
+    assert!(tailer.buffer.capacity() <= 2 * follow::CHUNK_BYTES);
+    let kept: usize = tailer.tracked.iter().filter_map(|log| log.follower.as_ref()).map(Follower::held_bytes).sum();
+    assert!(kept <= LINE_MATCHED_BYTES_MAX, "{kept} bytes are held");
+}
+
+#[test]
+fn a_line_of_50_mb_in_records_of_16_kib_is_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c-json.log");
+    let mut tailer = tailer(&[rule("boom", &["boom"], &[], false)], &path, Format::JsonFile);
+    let piece = record(&"z".repeat(16 << 10));
+    let mut file = OpenOptions::new().create(true).append(true).open(&path).unwrap();
+    for _ in 0..3200 {
+        file.write_all(&piece).unwrap();
+    }
+    file.write_all(&record("boom beyond the bound\n")).unwrap();
+    while tailer.poll(0) {}
+    let counts = counts(&mut tailer);
+    assert_eq!((counts.lines, counts.cut_lines), (1, 1));
+    let kept: usize = tailer.tracked.iter().filter_map(|log| log.follower.as_ref()).map(Follower::held_bytes).sum();
+    assert!(kept <= LINE_MATCHED_BYTES_MAX, "{kept} bytes are held");
+}
+
+#[test]
+fn a_storm_in_one_log_does_not_starve_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let (storm, quiet) = (dir.path().join("storm"), dir.path().join("quiet"));
+    let mut tailer = Tailer::new(&[rule("boom", &["boom"], &[], false)], &[], None).unwrap();
+    let other = EntityId::of(HostId([1; 16]), "container:quiet");
+    tailer.set_sources([
+        source(&storm, Format::Plain, false),
+        Source { id: "c2".into(), entity: other, ..source(&quiet, Format::Plain, false) },
+    ]);
+    append(&storm, &b"noise noise noise\n".repeat(2_000_000));
+    append(&quiet, b"boom\n");
+    assert!(tailer.poll(0), "the storm is not over");
+    assert!(tailer.has_hits(), "the quiet log was read in the first look");
+}
+
+#[test]
+fn secrets_leave_masked() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let mut tailer = Tailer::new(&[rule("e", &["error"], &[], false)], &["employee-\\d+".to_owned()], None).unwrap();
+    tailer.set_sources([source(&path, Format::Plain, false)]);
+    let cases: [(&str, &[&str]); 10] = [
+        ("error password=hunter2 user=bob", &["hunter2"]),
+        ("error {\"password\": \"hunter two\", \"a\": 1}", &["hunter"]),
+        ("error db_token: abc123; x", &["abc123"]),
+        ("error Authorization: Bearer abc.def-ghi end", &["abc.def-ghi"]),
+        ("error authorization=Basic dXNlcjpwYXNz", &["dXNlcjpwYXNz"]),
+        ("error postgres://joe:s3cr3t@db/x", &["s3cr3t", "joe"]),
+        ("error 身份证11010519491231002X号", &["11010519491231002X"]),
+        ("error 密码：天王盖地虎", &["天王盖地虎"]),
+        ("error employee-4711", &["4711"]),
+        ("error eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2ln", &["eyJzdWIi"]),
+    ];
+    for (line, secrets) in cases {
+        append(&path, format!("secret = {line}\n{line}\nsecret = {line}\n").as_bytes());
+        tailer.poll(0);
+        let hits = tailer.take_hits();
+        let sent = format!("{:?}", hits);
+        assert!(sent.contains("***"), "{sent}");
+        for secret in secrets {
+            assert!(!sent.contains(secret), "{secret} left the host in {sent}");
+        }
+    }
+    append(&path, b"error order 123456789012345678901234 is not an ID\n");
+    tailer.poll(0);
+    assert!(format!("{:?}", tailer.take_hits()).contains("123456789012345678901234"));
+}
+
+#[test]
+fn samples_are_bounded_a_hit_and_a_day_while_every_line_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let mut tailer = tailer(&[rule("boom", &["boom"], &[], false)], &path, Format::Plain);
+    let mut samples = 0;
+    for round in 0..100 {
+        append(&path, &b"boom\n".repeat(10));
+        tailer.poll(round);
+        let hits = tailer.take_hits();
+        assert_eq!(hits[0].count, 10);
+        samples += hits[0].samples.len();
+    }
+    assert_eq!((counts(&mut tailer).hits["boom"], samples), (1000, SAMPLES_A_DAY_MAX as usize));
+    append(&path, b"boom\n");
+    tailer.poll(2 * DAY_MS);
+    assert_eq!(tailer.take_hits()[0].samples.len(), 1, "the next day has samples again");
+}
+
+#[test]
+fn pieces_of_a_stream_are_joined_to_lines() {
+    let mut tailer = Tailer::new(&[rule("boom", &["boom"], &[], false)], &[], None).unwrap();
+    tailer.set_sources([Source { path: None, ..source(Path::new(""), Format::Plain, false) }]);
+    tailer.feed("c1", b"one\ntwo bo", 5);
+    tailer.feed("c1", b"om\r\nthree", 6);
+    tailer.feed("unknown", b"boom\n", 6);
+    let counts = counts(&mut tailer);
+    assert_eq!((counts.lines, counts.bytes, counts.hits["boom"]), (2, 19, 1));
+    assert_eq!(tailer.take_hits()[0].samples[0].line, "two boom");
+}
+
+#[test]
+fn unusable_rules_are_refused_by_name() {
+    let regex = |text: &str| rule("bad", &[], &[text], false);
+    for (rules, words) in [
+        (vec![regex("(")], "keyword rule bad: regex \"(\" cannot be used"),
+        (vec![regex("(a{500}){500}")], "size limit"),
+        (vec![rule("Bad Name", &["x"], &[], false)], "keyword rule name \"Bad Name\" must"),
+        (vec![rule("a", &["x"], &[], false), rule("a", &["y"], &[], false)], "and be unique"),
+        (vec![rule("a", &[""], &[], false)], "keyword rule a has an empty pattern"),
+        (vec![rule("a", &["x"; 65], &[], false)], "patterns of keyword rule a is 65, the limit is 64"),
+        ((0..257).map(|n| rule(&format!("r{n}"), &["x"], &[], false)).collect(), "number of keyword rules is 257"),
+    ] {
+        let message = Matcher::compile(&rules).unwrap_err().to_string();
+        assert!(message.contains(words), "{message}");
+    }
+    assert!(Tailer::new(&[], &["(".to_owned()], None).unwrap_err().to_string().contains("mask \"(\" cannot be used"));
+}
+
+#[test]
+fn names_are_included_and_excluded_by_pattern() {
+    let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    assert!(is_wanted("shop-db", &[], &[]));
+    assert!(is_wanted("shop-db", &owned(&["shop-*"]), &[]));
+    assert!(is_wanted("shop-db", &owned(&["*-db"]), &owned(&["*web*"])));
+    assert!(!is_wanted("shop-db", &owned(&["shop"]), &[]));
+    assert!(!is_wanted("shop-db", &owned(&["*"]), &owned(&["shop-db"])));
+}
+
+#[test]
+fn a_log_that_rotates_twice_between_two_looks_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let rotated = |number: u32| dir.path().join(format!("log.{number}"));
+    let mut tailer = tailer(&[], &path, Format::Plain);
+    append(&path, b"1\n2\n");
+    tailer.poll(0);
+    append(&path, b"3\n");
+    fs::rename(&path, rotated(1)).unwrap();
+    append(&path, b"4\n5\n");
+    fs::rename(rotated(1), rotated(2)).unwrap();
+    fs::rename(&path, rotated(1)).unwrap();
+    append(&path, b"6\nlast without end");
+    tailer.poll(0);
+    assert_eq!(counts(&mut tailer).lines, 6);
+}
+
+#[test]
+fn what_was_rotated_and_removed_while_the_agent_was_away_is_said_to_be_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let mut first = tailer(&[], &path, Format::Plain);
+    append(&path, b"1\n2\n");
+    first.poll(0);
+    counts(&mut first);
+    fs::rename(&path, dir.path().join("gone")).unwrap();
+    append(&path, b"3\n");
+    let mut second = Tailer::new(&[], &[], Some(&first.checkpoint())).unwrap();
+    second.set_sources([source(&path, Format::Plain, true)]);
+    second.poll(0);
+    let counts = counts(&mut second);
+    assert_eq!((counts.lines, counts.lost_bytes), (1, 1));
+}
+
+/// What may happen to a log between two looks.
+#[derive(Debug, Clone)]
+enum Step {
+    Write(Vec<u8>),
+    Rotate,
+    Truncate,
+    Poll,
+    Restart,
+    Crash,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        5 => proptest::collection::vec(prop_oneof![3 => Just(b'a'), 1 => Just(b'\n'), 1 => Just(0_u8)], 1..30).prop_map(Step::Write),
+        1 => Just(Step::Rotate),
+        1 => Just(Step::Truncate),
+        4 => Just(Step::Poll),
+        1 => Just(Step::Restart),
+        1 => Just(Step::Crash),
+    ]
+}
+
+/// Random histories of one log against a model: bytes that were there for a look are counted exactly once, and a
+/// crash takes counts and positions back to the last checkpoint together.
+fn check_history(steps: &[Step]) -> Result<(), TestCaseError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    // A first line that differs each time, as log lines with times do.
+    let mut generation = 0;
+    let mut begin = |path: &Path| {
+        generation += 1;
+        fs::write(path, format!("file {generation}\n")).unwrap();
+        format!("file {generation}\n").into_bytes()
+    };
+    let mut content = begin(&path);
+    let mut tailer = tailer(&[], &path, Format::Plain);
+    // Lines in files that are closed for good, and what was stored with the last checkpoint.
+    let (mut closed_lines, mut stored) = (0, 0);
+    let whole = |content: &[u8]| content.iter().filter(|byte| **byte == b'\n').count() as u64;
+    for step in steps {
+        match step {
+            Step::Write(bytes) => {
+                append(&path, bytes);
+                content.extend_from_slice(bytes);
+            }
+            Step::Rotate => {
+                for number in (1..15).rev() {
+                    let name = |number: u32| dir.path().join(format!("log.{number}"));
+                    let _ = fs::rename(name(number), name(number + 1));
+                }
+                fs::rename(&path, dir.path().join("log.1")).unwrap();
+                // A file that is left for good ends its last line.
+                closed_lines += whole(&content) + u64::from(content.last() != Some(&b'\n'));
+                content = begin(&path);
+            }
+            Step::Truncate => {
+                // Only what was looked at before is promised.
+                tailer.poll(0);
+                closed_lines += whole(&content);
+                content = begin(&path);
+            }
+            Step::Poll => {
+                tailer.poll(0);
+            }
+            Step::Restart => {
+                tailer.poll(0);
+                stored += counts(&mut tailer).lines;
+                tailer = restarted(&tailer, &path);
+            }
+            Step::Crash => tailer = restarted(&tailer, &path),
+        }
+        if matches!(step, Step::Truncate) {
+            // A crash before the next checkpoint would lose what truncation took: the model stores it here.
+            tailer.poll(0);
+            stored += counts(&mut tailer).lines;
+        }
+    }
+    tailer.poll(0);
+    stored += counts(&mut tailer).lines;
+    prop_assert_eq!(stored, closed_lines + whole(&content));
+    Ok(())
+}
+
+fn restarted(tailer: &Tailer, path: &Path) -> Tailer {
+    let mut next = Tailer::new(&[], &[], Some(&tailer.checkpoint())).unwrap();
+    next.set_sources([source(path, Format::Plain, false)]);
+    next
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn each_line_is_counted_once_whatever_happens(steps in proptest::collection::vec(step(), 0..40)) {
+        check_history(&steps)?;
+    }
+
+    #[test]
+    fn json_file_records_give_back_what_was_printed(text in "\\PC{0,40}[\\t\\\\\"<>&\\x00-\\x1f]{0,6}\\PC{0,10}") {
+        let text = text.replace('\n', " ");
+        let mut scratch = Vec::new();
+        for (printed, ends) in [(text.clone(), false), (format!("{text}\n"), true)] {
+            let bytes = record(&printed);
+            let parsed = Format::JsonFile.parse(&bytes[..bytes.len() - 1], &mut scratch);
+            let expected = if ends { text.strip_suffix('\r').unwrap_or(&text) } else { &text };
+            prop_assert_eq!(String::from_utf8_lossy(parsed.text), expected);
+            prop_assert_eq!(parsed.ends_line, ends);
+        }
+    }
+
+    #[test]
+    fn escapes_are_read_as_json_reads_them(text in "\\PC{0,60}") {
+        let ascii: String = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+        let mut out = Vec::new();
+        unescape(ascii.as_bytes(), &mut out);
+        let read: String = serde_json::from_str(&format!("\"{ascii}\"")).unwrap();
+        prop_assert_eq!(String::from_utf8(out).unwrap(), read);
+    }
+
+    #[test]
+    fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2000), escaped in "[\\\\u0-9a-fn\"{}log:]{0,100}") {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, format) in [("a", Format::JsonFile), ("b", Format::Plain)] {
+            let path = dir.path().join(name);
+            let mut tailer = tailer(&keyword::default_rules(), &path, format);
+            append(&path, &bytes);
+            append(&path, format!("\n{{\"log\":\"{escaped}\n").as_bytes());
+            tailer.poll(0);
+            prop_assert_eq!(counts(&mut tailer).bytes, fs::metadata(&path).unwrap().len());
+        }
+        let _ = Tailer::new(&[], &[], Some(&bytes)).unwrap();
+    }
+}

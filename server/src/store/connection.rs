@@ -11,6 +11,7 @@ use diesel::r2d2::R2D2Connection;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::sqlite::SqliteConnection;
 use diesel::{Connection as _, ConnectionError, ConnectionResult};
+use forewarn_common::id::random_u64;
 use tokio::sync::Semaphore;
 
 use super::StoreError;
@@ -23,7 +24,7 @@ const IDLE_TRUST: Duration = Duration::from_secs(2);
 /// How often a transaction that lost a race is run again.
 const TRIES_MAX: u32 = 12;
 /// Longest wait for the database, waiting for a free connection included.
-const ANSWER_FOR: Duration = Duration::from_secs(60);
+const ANSWER_FOR: Duration = Duration::from_secs(30);
 
 /// A connection to either engine.
 #[derive(diesel::MultiConnection)]
@@ -231,8 +232,8 @@ impl Pool {
                         }
                     }
                 }
-                // Racers part: a few milliseconds, more each time, different for each thread.
-                let spread = std::ptr::from_ref(connection) as usize as u64 / 64 % 7;
+                // Racers part: a few milliseconds, more each time, different for each.
+                let spread = random_u64().unwrap_or(0) % 7;
                 std::thread::sleep(Duration::from_millis(u64::from(attempt) + spread));
             }
             (Err(StoreError::Busy), true)
@@ -246,22 +247,31 @@ impl Pool {
         work: impl FnOnce(&mut Conn) -> (Result<T, StoreError>, bool) + Send + 'static,
     ) -> Result<T, StoreError> {
         let (lane, place) = (Arc::clone(lane), self.place.clone());
+        // The thread holds the permit, so that a caller who goes away does not make room for one too many. Only a
+        // thread that the database hangs is given up, with its permit.
+        let held = Arc::new(Mutex::new(None));
+        let given_up = Arc::clone(&held);
         let all = async move {
             let permit = Arc::clone(&lane.permits).acquire_owned().await.map_err(|_| StoreError::Busy)?;
+            *held.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
             let thread = tokio::task::spawn_blocking(move || {
-                let _permit = permit;
-                let mut connection = lane.take(&place)?;
-                let (result, sound) = work(&mut connection);
-                if sound {
-                    lane.keep(connection);
-                }
+                let result = lane.take(&place).map_err(StoreError::from).and_then(|mut connection| {
+                    let (result, sound) = work(&mut connection);
+                    if sound {
+                        lane.keep(connection);
+                    }
+                    result
+                });
+                drop(held.lock().unwrap_or_else(PoisonError::into_inner).take());
                 result
             });
             thread.await.map_err(|error| StoreError::Unavailable(error.to_string()))?
         };
-        tokio::time::timeout(ANSWER_FOR, all)
-            .await
-            .map_err(|_| StoreError::Unavailable(format!("no answer within {} s", ANSWER_FOR.as_secs())))?
+        let Ok(result) = tokio::time::timeout(ANSWER_FOR, all).await else {
+            drop(given_up.lock().unwrap_or_else(PoisonError::into_inner).take());
+            return Err(StoreError::Unavailable(format!("no answer within {} s", ANSWER_FOR.as_secs())));
+        };
+        result
     }
 }
 

@@ -10,6 +10,8 @@ use super::{Store, StoreError, host_id, sha256};
 use crate::model::host::{Host, KnownEntity, Token};
 
 type HostRow = (Vec<u8>, String, String, i64, String);
+type StateRow = (Vec<u8>, i64, i64);
+type EntityRow = (Vec<u8>, i64, i64, i64, Vec<u8>);
 
 impl Store {
     /// Adds a token.
@@ -123,7 +125,7 @@ impl Store {
     }
 
     async fn hosts_where(&self, id: Option<HostId>) -> Result<Vec<Host>, StoreError> {
-        let load = move |connection: &mut Conn| -> Tx<(Vec<HostRow>, Vec<(Vec<u8>, i64, i64)>)> {
+        let load = move |connection: &mut Conn| -> Tx<(Vec<HostRow>, Vec<StateRow>)> {
             let mut hosts = host::table
                 .select((host::id, host::name, host::component, host::enrolled_ms, host::agent_version))
                 .order((host::name, host::id))
@@ -153,7 +155,7 @@ impl Store {
     /// # Errors
     /// The database does not answer, or a row is damaged.
     pub async fn entities(&self, of: Option<HostId>) -> Result<Vec<KnownEntity>, StoreError> {
-        let load = move |connection: &mut Conn| -> Tx<Vec<(Vec<u8>, i64, i64, i64, Vec<u8>)>> {
+        let load = move |connection: &mut Conn| -> Tx<Vec<EntityRow>> {
             let mut query = entity::table.into_boxed();
             if let Some(host) = of {
                 query = query.filter(entity::host.eq(host.0.to_vec()));

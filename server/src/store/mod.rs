@@ -18,6 +18,7 @@ mod receipt;
 mod schema;
 mod setting;
 mod setup;
+mod size;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +35,7 @@ pub use log::{StoredEvent, StoredHit};
 pub use push::{Arriving, BLOCK_SPAN_MS_MAX, PushOutcome};
 pub use read::{Latest, Reading, Wanted};
 pub use setting::{AuditEntry, SealedChannel};
+pub use size::{Sizes, TierSize};
 
 use connection::{Place, Pool};
 

@@ -45,6 +45,8 @@ pub struct AuditEntry {
     pub detail: String,
 }
 
+type ChannelRow = (String, String, String, String, i16, bool, Vec<u8>);
+
 impl Store {
     /// A value of the site.
     ///
@@ -106,7 +108,7 @@ impl Store {
     /// # Errors
     /// The database does not answer, or a row is damaged.
     pub async fn channels(&self) -> Result<Vec<SealedChannel>, StoreError> {
-        let load = |connection: &mut Conn| -> Tx<Vec<(String, String, String, String, i16, bool, Vec<u8>)>> {
+        let load = |connection: &mut Conn| -> Tx<Vec<ChannelRow>> {
             Ok(channel::table.order((channel::name, channel::id)).load(connection)?)
         };
         let rows = self.inner.pool.read(load).await?;

@@ -87,7 +87,7 @@ async fn an_incident_comes_back_as_it_was_saved(place: Place) {
     assert_eq!(store.incident(&new.id).await.unwrap(), Some(new.clone()));
     assert_eq!(store.open_incidents().await.unwrap(), vec![new.clone()]);
     assert_eq!(store.open_incidents_of(Agent::new(2).host).await.unwrap(), vec![]);
-    assert_eq!(store.deliveries_of(&[new.id.clone()]).await.unwrap(), deliveries);
+    assert_eq!(store.deliveries_of(std::slice::from_ref(&new.id)).await.unwrap(), deliveries);
     assert_eq!(store.incident("none").await.unwrap(), None);
     let mut over = new.clone();
     (over.state, over.resolved_ms, over.revision) = (IncidentState::Resolved, Some(T0 + 90_000), 2);
@@ -107,7 +107,7 @@ async fn a_change_from_an_old_revision_is_refused_with_its_deliveries(place: Pla
     changed.revision = 3;
     let late = store.incident_save(&changed, Some(1), vec![delivery(&new, Transition::Alarmed, "a")]).await;
     assert!(matches!(late, Err(StoreError::Conflict)), "{late:?}");
-    assert_eq!(store.deliveries_of(&[new.id.clone()]).await.unwrap(), vec![]);
+    assert_eq!(store.deliveries_of(std::slice::from_ref(&new.id)).await.unwrap(), vec![]);
     assert_eq!(store.incident(&new.id).await.unwrap().unwrap().revision, 2);
     let again = store.incident_save(&new, None, vec![]).await;
     assert!(matches!(again, Err(StoreError::Conflict)), "{again:?}");
@@ -179,7 +179,7 @@ async fn a_delivery_has_one_owner_until_its_lease_ends(place: Place) {
     (told.state, told.done_ms, told.answer) = (DeliveryState::Sent, Some(T0 + 31_000), "{\"errcode\":0}".into());
     assert!(!store.delivery_finish("one", &told).await.unwrap(), "the lease was lost");
     assert!(store.delivery_finish("two", &told).await.unwrap());
-    assert_eq!(store.deliveries_of(&[new.id.clone()]).await.unwrap(), vec![told]);
+    assert_eq!(store.deliveries_of(std::slice::from_ref(&new.id)).await.unwrap(), vec![told]);
     assert_eq!(store.deliveries_claim(T0 + HOUR_MS, 30_000, "two", 10).await.unwrap().len(), 0);
     // One to be tried again is due again at its own time.
     let mut again = delivery(&new, Transition::Alarmed, "a");

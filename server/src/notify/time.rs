@@ -151,9 +151,9 @@ fn join(day: &str, time: &str) -> String {
     if day.is_empty() { time.to_owned() } else { format!("{day} {time}") }
 }
 
-/// How round the ends are: a range of a day needs no minutes, one of half an hour does.
+/// How round the ends are: a range of a day, or one far ahead, needs no minutes; one of half an hour does.
 fn step_ms(width_ms: i64, ahead_ms: i64) -> i64 {
-    match width_ms.max(ahead_ms / 2) {
+    match width_ms.max(ahead_ms / 4) {
         ..HOUR_MS => 5 * MINUTE_MS,
         ..10_800_000 => 10 * MINUTE_MS,
         ..43_200_000 => 30 * MINUTE_MS,
@@ -184,14 +184,14 @@ mod tests {
                 "2026-11-22T14:00:00+08:00",
                 "2026-11-22T21:12:33+08:00",
                 "2026-11-22T23:37:01+08:00",
-                "今晚 21:00–23:40",
+                "今晚 21:10–23:40",
             ),
             (
                 English,
                 "2026-11-22T14:00:00+08:00",
                 "2026-11-22T21:12:33+08:00",
                 "2026-11-22T23:37:01+08:00",
-                "tonight 21:00–23:40",
+                "tonight 21:10–23:40",
             ),
             (
                 Chinese,
@@ -233,7 +233,7 @@ mod tests {
                 "2026-11-22T22:00:00+08:00",
                 "2026-11-24T02:10:00+08:00",
                 "2026-11-24T03:20:00+08:00",
-                "24 Nov 02:00–04:00",
+                "24 Nov 02:00–03:30",
             ),
             (
                 Chinese,

@@ -5,15 +5,15 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::{DINGTALK_LOCK_MS, Post, Style, Verdict, json as bytes, mac, markdown, number};
+use super::{DINGTALK_LOCK_MS, Post, Room, Style, Verdict, json as bytes, mac, markdown, number};
 use crate::notify::NotifyError;
 use crate::notify::message::Message;
-use crate::notify::text::{cut, defuse};
+use crate::notify::text::defuse;
 
 /// The body may have 20 000 bytes; JSON and escapes are around the text.
-const TEXT_BYTES_MAX: usize = 16_000;
+const TEXT_ROOM: Room = Room::Json(16_000);
 /// The title is what the list of conversations shows.
-const TITLE_BYTES_MAX: usize = 300;
+const TITLE_ROOM: Room = Room::Json(300);
 const STYLE: Style = Style {
     title: |title| format!("#### {title}"),
     fact: |label, value| if value.is_empty() { format!("- {label}") } else { format!("- {label}：{value}") },
@@ -30,8 +30,8 @@ pub(super) fn build(mut url: Url, secret: &str, message: &Message, now_ms: i64) 
     let body = json!({
         "msgtype": "markdown",
         "markdown": {
-            "title": cut(&defuse(&message.title), TITLE_BYTES_MAX),
-            "text": markdown(message, &STYLE, TEXT_BYTES_MAX),
+            "title": TITLE_ROOM.cut(&defuse(&message.title)),
+            "text": markdown(message, &STYLE, TEXT_ROOM),
         },
         "at": { "isAtAll": false },
     });

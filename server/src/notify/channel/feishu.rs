@@ -5,14 +5,14 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::{MINUTE_MS, Post, Style, Verdict, json as bytes, mac, markdown, number};
+use super::{MINUTE_MS, Post, Room, Style, Verdict, json as bytes, mac, markdown, number};
 use crate::notify::NotifyError;
 use crate::notify::message::{Message, Tone};
-use crate::notify::text::{cut, defuse};
+use crate::notify::text::defuse;
 
 /// The body may have 20 KB; the card and its escapes are around the text.
-const TEXT_BYTES_MAX: usize = 15_000;
-const TITLE_BYTES_MAX: usize = 300;
+const TEXT_ROOM: Room = Room::Json(15_000);
+const TITLE_ROOM: Room = Room::Json(300);
 const STYLE: Style = Style {
     // The card has a header of its own.
     title: |_| String::new(),
@@ -34,9 +34,9 @@ pub(super) fn build(url: Url, secret: &str, message: &Message, now_ms: i64) -> R
             "config": { "wide_screen_mode": true },
             "header": {
                 "template": template,
-                "title": { "tag": "plain_text", "content": cut(&defuse(&message.title), TITLE_BYTES_MAX) },
+                "title": { "tag": "plain_text", "content": TITLE_ROOM.cut(&defuse(&message.title)) },
             },
-            "elements": [{ "tag": "markdown", "content": markdown(message, &STYLE, TEXT_BYTES_MAX) }],
+            "elements": [{ "tag": "markdown", "content": markdown(message, &STYLE, TEXT_ROOM) }],
         },
     });
     if !secret.is_empty() {

@@ -100,8 +100,36 @@ struct Style {
     gap: &'static str,
 }
 
-/// The message as markdown of at most `bytes_max` bytes: lines go first, then facts; title, link and id stay.
-fn markdown(message: &Message, style: &Style, bytes_max: usize) -> String {
+/// How a receiver counts the bytes of a text.
+#[derive(Clone, Copy)]
+enum Room {
+    /// UTF-8.
+    Utf8(usize),
+    /// As part of a JSON body, escapes included.
+    Json(usize),
+}
+
+impl Room {
+    fn holds(self, text: &str) -> bool {
+        match self {
+            Self::Utf8(bytes_max) => text.len() <= bytes_max,
+            Self::Json(bytes_max) => Value::from(text).to_string().len() <= bytes_max,
+        }
+    }
+
+    /// The longest head of `text` that there is room for, found by halving what is cut away.
+    fn cut(self, text: &str) -> &str {
+        let (mut fits, mut too_long) = (0, text.len() + 1);
+        while fits + 1 < too_long {
+            let middle = fits.midpoint(too_long);
+            if self.holds(cut(text, middle)) { fits = middle } else { too_long = middle }
+        }
+        cut(text, fits)
+    }
+}
+
+/// The message as markdown that there is room for: lines go first, then facts; title, link and id stay.
+fn markdown(message: &Message, style: &Style, room: Room) -> String {
     let title = (style.title)(&defuse(&message.title));
     let facts: Vec<String> = message.facts.iter().map(|(label, value)| (style.fact)(label, &defuse(value))).collect();
     let lines: Vec<String> = message.lines.iter().map(|line| (style.line)(&defuse(line))).collect();
@@ -120,13 +148,13 @@ fn markdown(message: &Message, style: &Style, bytes_max: usize) -> String {
     let (mut facts_kept, mut lines_kept) = (facts.len(), lines.len());
     loop {
         let text = parts(facts_kept, lines_kept);
-        if text.len() <= bytes_max {
+        if room.holds(&text) {
             return text;
         }
         match (lines_kept, facts_kept) {
             (1.., _) => lines_kept -= 1,
             (0, 1..) => facts_kept -= 1,
-            (0, 0) => return cut(&text, bytes_max).to_owned(),
+            (0, 0) => return room.cut(&text).to_owned(),
         }
     }
 }
@@ -160,7 +188,7 @@ mod tests {
                 line: |line| format!("> {line}"),
                 gap: "\n",
             };
-            let text = markdown(&message(vec!["数据库连接超时".repeat(40); 9]), &style, bytes_max);
+            let text = markdown(&message(vec!["数据库连接超时".repeat(40); 9]), &style, Room::Utf8(bytes_max));
             assert!(text.len() <= bytes_max, "{} of {bytes_max}", text.len());
             assert!(text.starts_with("#### 【告警】"), "{text}");
             if bytes_max >= 300 {

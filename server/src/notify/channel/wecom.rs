@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 use url::Url;
 
-use super::{MINUTE_MS, Post, Style, Verdict, json as bytes, markdown, number};
+use super::{MINUTE_MS, Post, Room, Style, Verdict, json as bytes, markdown, number};
 use crate::notify::NotifyError;
 use crate::notify::message::Message;
 
 /// Bytes of UTF-8, not characters.
-const TEXT_BYTES_MAX: usize = 4096;
+const TEXT_ROOM: Room = Room::Utf8(4096);
 const STYLE: Style = Style {
     title: |title| format!("#### {title}"),
     fact: |label, value| if value.is_empty() { format!("> {label}") } else { format!("> {label}：{value}") },
@@ -19,7 +19,7 @@ const STYLE: Style = Style {
 pub(super) fn build(url: Url, message: &Message) -> Result<Post, NotifyError> {
     let body = json!({
         "msgtype": "markdown",
-        "markdown": { "content": markdown(message, &STYLE, TEXT_BYTES_MAX) },
+        "markdown": { "content": markdown(message, &STYLE, TEXT_ROOM) },
     });
     Ok(Post { url, headers: Vec::new(), body: bytes(&body) })
 }

@@ -1,4 +1,4 @@
-/** A plot as traces and layout for Plotly. Pure: no page, no Plotly. */
+/** A plot as traces and layout for Plotly, which shows unix milliseconds in local time. Pure: no page, no Plotly. */
 
 import type { Plot } from '../api/types'
 import type { Words } from '../i18n/words'
@@ -9,20 +9,15 @@ export const INK = { line: '#1f5f8b', band: 'rgba(227,154,59,.22)', middle: '#b8
 
 type Point = { x: number; y: number | null; text: string }
 
-/** Plotly draws times as UTC: shift them so that it shows local ones. */
-export function localMs(at_ms: number): number {
-  return at_ms - new Date(at_ms).getTimezoneOffset() * 60_000
-}
-
 /** Values as they are drawn, with a break where the distance between points shows a gap. */
 export function drawnPoints(plot: Plot): Point[] {
   const { kind, unit } = plot.series
   const drawn: Point[] = []
   let last_ms: number | null = null
   for (const [at_ms, value] of plot.points) {
-    if (last_ms !== null && at_ms - last_ms > plot.step_ms * 2.5) drawn.push({ x: localMs(last_ms + plot.step_ms), y: null, text: '' })
+    if (last_ms !== null && at_ms - last_ms > plot.step_ms * 2.5) drawn.push({ x: last_ms + plot.step_ms, y: null, text: '' })
     const y = kind === 'increment' && plot.step_ms > 0 ? rateOf(value, unit, plot.step_ms) : value
-    drawn.push({ x: localMs(at_ms), y, text: formatDrawn(y, kind, unit) })
+    drawn.push({ x: at_ms, y, text: formatDrawn(y, kind, unit) })
     last_ms = at_ms
   }
   return drawn
@@ -30,8 +25,7 @@ export function drawnPoints(plot: Plot): Point[] {
 
 /** The lowest and highest value to show: everything drawn and the threshold, with air, never below zero for what cannot be. */
 export function valueSpan(plot: Plot, points: readonly Point[], from_ms: number, to_ms: number): [number, number] {
-  const from = localMs(from_ms)
-  const values = points.flatMap((point) => (point.y !== null && point.x >= from ? [point.y] : []))
+  const values = points.flatMap((point) => (point.y !== null && point.x >= from_ms ? [point.y] : []))
   for (const point of plot.band) if (point.t_ms <= to_ms) values.push(point.low, point.high)
   if (values.length === 0) values.push(0, 1)
   let low = Math.min(...values)
@@ -56,7 +50,7 @@ export function figure(words: Words, plot: Plot, span: { from_ms: number; to_ms:
   const [low, high] = valueSpan(plot, points, span.from_ms, span.to_ms)
   const ticks = niceTicks(low, high, unit, narrow ? 4 : 5)
   const band = plot.band.filter((point) => point.t_ms <= span.to_ms)
-  const bandX = band.map((point) => localMs(point.t_ms))
+  const bandX = band.map((point) => point.t_ms)
   const show = (value: number) => formatDrawn(value, kind, unit)
   const hover = (name: string) => `%{text}<extra>${name}</extra>`
 
@@ -84,7 +78,7 @@ export function figure(words: Words, plot: Plot, span: { from_ms: number; to_ms:
   }
   const state = plot.forecast?.state
   if (state?.state === 'warning' && state.earliest_ms < span.to_ms) {
-    const [x0, x1] = [localMs(state.earliest_ms), localMs(Math.min(state.latest_ms, span.to_ms))]
+    const [x0, x1] = [state.earliest_ms, Math.min(state.latest_ms, span.to_ms)]
     shapes.push({ type: 'rect', xref: 'x', yref: 'paper', x0, x1, y0: 0, y1: 1, fillcolor: 'rgba(179,38,30,.07)', line: { width: 0 }, layer: 'below' })
     for (const x of [x0, x1]) shapes.push({ type: 'line', xref: 'x', yref: 'paper', x0: x, x1: x, y0: 0, y1: 1, line: { color: 'rgba(179,38,30,.45)', width: 1 }, layer: 'below' })
     annotations.push({
@@ -93,8 +87,7 @@ export function figure(words: Words, plot: Plot, span: { from_ms: number; to_ms:
     })
   }
   if (span.now_ms < span.to_ms) {
-    const x = localMs(span.now_ms)
-    shapes.push({ type: 'line', xref: 'x', yref: 'paper', x0: x, x1: x, y0: 0, y1: 1, line: { color: '#a9b2ba', width: 1 }, layer: 'below' })
+    shapes.push({ type: 'line', xref: 'x', yref: 'paper', x0: span.now_ms, x1: span.now_ms, y0: 0, y1: 1, line: { color: '#a9b2ba', width: 1 }, layer: 'below' })
   }
 
   const axis = { gridcolor: INK.grid, zeroline: false, tickfont: { size: 11, color: INK.text }, fixedrange: false, automargin: true }
@@ -103,7 +96,7 @@ export function figure(words: Words, plot: Plot, span: { from_ms: number; to_ms:
     paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)', font: { family: 'inherit', size: 12, color: '#1d2733' },
     hoverlabel: { bgcolor: '#fff', bordercolor: '#d5dadd', font: { size: 12 } }, shapes, annotations,
     xaxis: {
-      ...axis, type: 'date', range: [localMs(span.from_ms), localMs(span.to_ms)], nticks: narrow ? 4 : 8, hoverformat: '%m-%d %H:%M:%S', showspikes: false,
+      ...axis, type: 'date', range: [span.from_ms, span.to_ms], nticks: narrow ? 4 : 8, hoverformat: '%m-%d %H:%M:%S', showspikes: false,
       tickformatstops: [
         { dtickrange: [null, 59_999], value: '%H:%M:%S' },
         { dtickrange: [60_000, 86_399_999], value: '%H:%M\n%m-%d' },

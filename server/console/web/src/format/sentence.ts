@@ -241,9 +241,10 @@ export function headline(words: Words, overview: Overview): { state: HostState; 
   if (parts.length === 0) return { state: 'calm', text: words.t('headline.calm', { n: hosts.length }, hosts.length) }
 
   const [first, ...rest] = parts
+  // The form goes by the number of hosts: an only host is called by its name.
   const clauses = [
-    words.t('headline.of', { ...first, total: hosts.length }),
-    ...rest.map((part) => words.t('headline.also', part)),
+    words.t('headline.of', { what: first!.what, some: first!.n, total: hosts.length, name: hosts[0]!.name }, hosts.length),
+    ...rest.map((part) => words.t('headline.also', { what: part.what, some: part.n }, hosts.length)),
   ]
   const worst = (['alarm', 'silent', 'warning', 'clock'] as const).find((state) => count(state) > 0)
   return { state: worst ?? 'calm', text: clauses.join(words.t('common.clause')) + words.t('common.stop') }

@@ -169,6 +169,8 @@ impl Server {
         let cookie =
             answer.header("set-cookie").and_then(|value| value.split(';').next()).context("no session cookie")?;
         client.always("cookie", cookie);
+        // What the console's own scripts send: a form on a foreign page cannot.
+        client.always("forewarn-console", "1");
         Ok(Session { client })
     }
 

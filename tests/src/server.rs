@@ -150,11 +150,7 @@ impl Server {
     /// # Errors
     /// When it was not printed.
     pub fn admin_password(&self) -> Result<String> {
-        let text = self.log_text();
-        // `  login    admin / PASSWORD   (shown only this once)`
-        let words = text.lines().find_map(|line| line.trim_start().strip_prefix("login")?.split_once('/'));
-        let password = words.and_then(|(_, rest)| rest.split_whitespace().next());
-        password.map(str::to_owned).context("the server printed no password at its first start")
+        password_in(&self.log_text()).context("the server printed no password at its first start")
     }
 
     /// Logs in as the administrator.
@@ -227,6 +223,14 @@ impl Session {
     ) -> Result<T> {
         wait_until(what, patience, || Ok(wanted(&self.get(path)?)))
     }
+}
+
+/// The password in what a server printed at its first start:
+/// `  login    admin, password (shown only this once): PASSWORD`.
+#[must_use]
+pub fn password_in(text: &str) -> Option<String> {
+    let (_, password) = text.lines().find_map(|line| line.trim_start().strip_prefix("login ")?.rsplit_once(": "))?;
+    Some(password.trim().to_owned())
 }
 
 /// Sets `a.b.c`, making the tables on the way.

@@ -1,8 +1,8 @@
 //! The harness: one room per real part that the product meets — engine, database, chat room,
 //! network, filesystem, browser — and one for each of our two programs. Each part owns its data
 //! folder, sockets, ports and bridge, and stops only what it started. A part that cannot be had
-//! is an error, never a skipped test. Nothing of the product is linked in here: tests see it as a
-//! user does, through its programs, its API and its database.
+//! is an error, never a skipped test. Nothing of the two programs is linked in here: tests see them as
+//! a user does, through their command lines, the API and the database.
 #![allow(clippy::print_stderr, reason = "a test run tells its seed and where it kept its logs")]
 #![allow(clippy::disallowed_methods, reason = "the rules on clock and environment are for the product")]
 

@@ -150,11 +150,7 @@ impl Server {
     /// # Errors
     /// When it was not printed.
     pub fn admin_password(&self) -> Result<String> {
-        let text = self.log_text();
-        // `  login    admin / PASSWORD   (shown only this once)`
-        let words = text.lines().find_map(|line| line.trim_start().strip_prefix("login")?.split_once('/'));
-        let password = words.and_then(|(_, rest)| rest.split_whitespace().next());
-        password.map(str::to_owned).context("the server printed no password at its first start")
+        password_in(&self.log_text()).context("the server printed no password at its first start")
     }
 
     /// Logs in as the administrator.
@@ -169,6 +165,8 @@ impl Server {
         let cookie =
             answer.header("set-cookie").and_then(|value| value.split(';').next()).context("no session cookie")?;
         client.always("cookie", cookie);
+        // What the console's own scripts send: a form on a foreign page cannot.
+        client.always("forewarn-console", "1");
         Ok(Session { client })
     }
 
@@ -225,6 +223,14 @@ impl Session {
     ) -> Result<T> {
         wait_until(what, patience, || Ok(wanted(&self.get(path)?)))
     }
+}
+
+/// The password in what a server printed at its first start:
+/// `  login    admin, password (shown only this once): PASSWORD`.
+#[must_use]
+pub fn password_in(text: &str) -> Option<String> {
+    let (_, password) = text.lines().find_map(|line| line.trim_start().strip_prefix("login ")?.rsplit_once(": "))?;
+    Some(password.trim().to_owned())
 }
 
 /// Sets `a.b.c`, making the tables on the way.

@@ -11,6 +11,7 @@ use forewarn_tests::folder::Folder;
 use forewarn_tests::network::Namespace;
 use forewarn_tests::process::{Process, run};
 use forewarn_tests::program::program;
+use forewarn_tests::server::password_in;
 use forewarn_tests::{repository, wait_until};
 use rustix::process::Signal;
 
@@ -45,12 +46,6 @@ fn ask(host: &Namespace, path: &str, headers: &[&str], body: Option<&str>) -> an
         curl.args(["--header", "content-type: application/json", "--data", body]);
     }
     run(curl.arg(format!("{CONSOLE}{path}")))
-}
-
-/// The password in what a server printed at its first start.
-fn password_in(text: &str) -> Option<String> {
-    let line = text.lines().find_map(|line| line.trim_start().strip_prefix("login")?.split_once('/'))?;
-    line.1.split_whitespace().next().map(str::to_owned)
 }
 
 /// Logs in on a host of its own and waits until the overview lists a host that has sent samples.

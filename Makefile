@@ -64,9 +64,8 @@ unit: ## Unit and integration tests of the crates
 	@tests/cargo-test.sh --workspace --exclude forewarn-tests
 
 console-test: $(WEB)/dist/index.html ## Type check and tests of the console
-	npm --prefix $(WEB) run --if-present typecheck
-	npm --prefix $(WEB) run --if-present lint
-	npm --prefix $(WEB) run --if-present test
+	npm --prefix $(WEB) run check
+	npm --prefix $(WEB) run test
 
 product: tests/browser/node_modules/.package-lock.json ## End to end, on a real engine, database and browser (needs root)
 	@tests/cargo-test.sh -p forewarn-tests

@@ -8,6 +8,7 @@ BIN   := target/release
 # The release binaries are static. That needs --target, because libraries of the compiler's own
 # (derive macros) cannot be static; the flag stays out of .cargo/config.toml so that development
 # builds, tests and editors share one ordinary set of artefacts.
+STATIC := RUSTFLAGS="-C target-feature=+crt-static"
 HOST  := $(shell rustc -vV | sed -n 's/^host: //p')
 
 .DEFAULT_GOAL := help
@@ -20,9 +21,10 @@ run: build ## Build everything, start a server and an agent of this host; Ctrl-C
 	@packaging/run-local.sh
 
 build: console ## Build the console and both static release binaries into target/release
-	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --locked --release --target $(HOST) -p forewarn-server -p forewarn-agent
+	$(STATIC) $(CARGO) build --locked --release --target $(HOST) -p forewarn-server
+	$(STATIC) $(CARGO) build --locked --profile agent --target $(HOST) -p forewarn-agent
 	@mkdir -p $(BIN)
-	@ln -f target/$(HOST)/release/forewarn-server target/$(HOST)/release/forewarn-agent $(BIN)/
+	@ln -f target/$(HOST)/release/forewarn-server target/$(HOST)/agent/forewarn-agent $(BIN)/
 
 console: $(WEB)/dist/index.html ## Build the web console (embedded in the server)
 
@@ -62,9 +64,8 @@ unit: ## Unit and integration tests of the crates
 	@tests/cargo-test.sh --workspace --exclude forewarn-tests
 
 console-test: $(WEB)/dist/index.html ## Type check and tests of the console
-	npm --prefix $(WEB) run --if-present typecheck
-	npm --prefix $(WEB) run --if-present lint
-	npm --prefix $(WEB) run --if-present test
+	npm --prefix $(WEB) run check
+	npm --prefix $(WEB) run test
 
 product: tests/browser/node_modules/.package-lock.json ## End to end, on a real engine, database and browser (needs root)
 	@tests/cargo-test.sh -p forewarn-tests

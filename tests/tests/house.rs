@@ -35,7 +35,7 @@ const ROOM_MAY_IMPORT: &[(&str, &str, &[&str])] = &[
     ("server", "outbox", &["model", "store", "notify", "seal", "telemetry"]),
     ("server", "judge", &["model", "store", "watch", "outbox", "telemetry"]),
     ("server", "replay", &["model", "series", "forecast", "watch"]),
-    ("server", "intake", &["model", "store", "series", "telemetry"]),
+    ("server", "intake", &["model", "store", "series", "judge", "telemetry"]),
     ("server", "settings", &["model"]),
     ("server", "telemetry", &["model"]),
     ("server", "schedule", &["model", "store", "series", "forecast", "judge", "outbox", "telemetry", "settings"]),
@@ -263,6 +263,30 @@ fn rooms_named(code: &str, crate_name: &str) -> Vec<(usize, String)> {
     found
 }
 
+/// How many modules deep a file is: `src/store.rs` and `src/store/mod.rs` are one.
+fn module_depth(path: &str) -> usize {
+    let inside = path.split_once("/src/").map_or(path, |(_, inside)| inside);
+    inside.trim_end_matches("/mod.rs").split('/').count()
+}
+
+/// The rooms named by climbing out of one's own: `super::super::store` in a file two modules deep.
+fn rooms_climbed_to(code: &str, depth: usize) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for (at, rest) in occurrences(code, "super") {
+        if code[..at].ends_with("super::") {
+            continue; // not the head of its chain
+        }
+        let (mut steps, mut rest) = (1, rest);
+        while let Some(further) = rest.strip_prefix("::super") {
+            steps += 1;
+            rest = further;
+        }
+        let Some(rest) = rest.strip_prefix("::").filter(|_| steps >= depth) else { continue };
+        found.extend(first_segments(rest).into_iter().map(|name| (line_of(code, at), name)));
+    }
+    found
+}
+
 fn first_segments(rest: &str) -> Vec<String> {
     let Some(group) = rest.strip_prefix('{') else {
         let name: String = rest.chars().take_while(|c| is_name(*c)).collect();
@@ -315,17 +339,8 @@ fn import_directions(sources: &[Source]) -> Vec<String> {
         let code = code_only(&source.text);
         let crate_name = format!("forewarn_{}", folder.rsplit('/').next().unwrap_or(folder));
         let allowed = ROOM_MAY_IMPORT.iter().find(|(f, r, _)| *f == folder && *r == room).map(|(_, _, a)| *a);
-        for (at, _) in occurrences(&code, "super::super") {
-            faults.push(format!("{}:{}: write crate:: instead of super::super", source.path, line_of(&code, at)));
-        }
         let mut named = rooms_named(&code, &crate_name);
-        if source.path.ends_with(&format!("src/{room}.rs")) || source.path.ends_with(&format!("src/{room}/mod.rs")) {
-            // In a room's own root file, super is the crate.
-            for (at, rest) in occurrences(&code, "super") {
-                let names = rest.strip_prefix("::").map(first_segments).unwrap_or_default();
-                named.extend(names.into_iter().map(|name| (line_of(&code, at), name)));
-            }
-        }
+        named.extend(rooms_climbed_to(&code, module_depth(&source.path)));
         for (line, name) in named {
             if name == room || !rooms.get(folder).is_some_and(|r| r.contains(name.as_str())) {
                 continue;
@@ -640,7 +655,8 @@ fn catches_an_import_that_points_the_wrong_way() {
     assert_eq!(with("server/src/forecast/step.rs", "fn f() { crate::store::read() }").len(), 1);
     assert_eq!(with("server/src/forecast/step.rs", "fn f() { forewarn_server::store::read() }").len(), 1);
     assert_eq!(with("server/src/forecast/mod.rs", "use super::store;").len(), 1);
-    assert_eq!(with("server/src/forecast/a/b.rs", "use super::super::step;").len(), 1);
+    assert_eq!(with("server/src/forecast/a.rs", "use super::super::{model, store};").len(), 1);
+    assert!(with("server/src/forecast/a/b.rs", "use super::super::store;").is_empty(), "forecast::store is its own");
     assert_eq!(with("server/src/intake.rs", "use crate::http::reply;").len(), 1);
     assert!(
         with(

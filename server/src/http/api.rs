@@ -311,8 +311,8 @@ async fn make_token(app: Arc<App>, call: Call) -> Result<Response, Refused> {
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let name = if name.is_empty() || name == "localhost" || name == "127.0.0.1" { "SERVER" } else { name };
     let command = format!(
-        "docker run -d --name forewarn-agent --restart unless-stopped --read-only --pid host --network host --cap-drop ALL --cap-add DAC_READ_SEARCH \
-         -v /:/host:ro,rslave -v forewarn-agent:/data forewarn-agent:{} run --host-root /host --data-dir /data --server https://{name}:{} --token {}",
+        "docker run -d --name forewarn-agent --restart unless-stopped --read-only --network host --cap-drop ALL --cap-add DAC_READ_SEARCH \
+         --group-add $(stat -c %g /var/run/docker.sock) -v /:/host:ro,rslave -v forewarn-agent-data:/data forewarn-agent:{} run --host-root /host --data-dir /data --server https://{name}:{} --token {}",
         env!("CARGO_PKG_VERSION"),
         app.settings.https.listen.port(),
         token.encode()

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use diesel::connection::SimpleConnection;
+use diesel::connection::{AnsiTransactionManager, Connection, SimpleConnection, TransactionManager};
 use diesel::r2d2::R2D2Connection;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::sqlite::SqliteConnection;
-use diesel::{Connection as _, ConnectionError, ConnectionResult};
+use diesel::{ConnectionError, ConnectionResult};
 use forewarn_common::id::random_u64;
 use tokio::sync::Semaphore;
 
@@ -218,25 +218,26 @@ impl Pool {
         lane: &Arc<Lane>,
         mut work: impl FnMut(&mut Conn) -> Tx<T> + Send + 'static,
     ) -> Result<T, StoreError> {
+        let writes = Arc::ptr_eq(lane, &self.write);
         self.on_thread(lane, move |connection| {
-            for attempt in 1.. {
-                match connection.transaction(|connection| work(connection)) {
-                    Ok(value) => return (Ok(value), true),
-                    Err(TxError::Store(error)) => return (Err(error), true),
-                    Err(TxError::Raced) if attempt < TRIES_MAX => {}
-                    Err(TxError::Raced) => return (Err(StoreError::Busy), true),
-                    Err(TxError::Diesel(error)) => {
-                        let sound = is_statement_error(&error) || is_race(&error);
-                        if !sound || !is_race(&error) || attempt >= TRIES_MAX {
-                            return (Err(StoreError::from(error)), sound);
-                        }
+            let mut attempt = 0;
+            loop {
+                attempt += 1;
+                match transact(connection, writes, &mut work) {
+                    (Ok(value), sound) => return (Ok(value), sound),
+                    (Err(TxError::Store(error)), sound) => return (Err(error), sound),
+                    (Err(TxError::Raced), sound) if !sound || attempt >= TRIES_MAX => {
+                        return (Err(StoreError::Busy), sound);
                     }
+                    (Err(TxError::Diesel(error)), sound) if !sound || !is_race(&error) || attempt >= TRIES_MAX => {
+                        return (Err(StoreError::from(error)), sound);
+                    }
+                    (Err(_), _) => {}
                 }
                 // Racers part: a few milliseconds, more each time, different for each.
                 let spread = random_u64().unwrap_or(0) % 7;
                 std::thread::sleep(Duration::from_millis(u64::from(attempt) + spread));
             }
-            (Err(StoreError::Busy), true)
         })
         .await
     }
@@ -272,6 +273,38 @@ impl Pool {
             return Err(StoreError::Unavailable(format!("no answer within {} s", ANSWER_FOR.as_secs())));
         };
         result
+    }
+}
+
+/// Runs `work` in one transaction; also says whether the connection is fit for another.
+fn transact<T>(connection: &mut Conn, writes: bool, work: &mut impl FnMut(&mut Conn) -> Tx<T>) -> (Tx<T>, bool) {
+    let begun = match &mut *connection {
+        // SQLite: a reader that turns writer cannot wait for another writer, so a writer says so at once.
+        Conn::Sqlite(sqlite) if writes => AnsiTransactionManager::begin_transaction_sql(sqlite, "BEGIN IMMEDIATE"),
+        other => <Conn as Connection>::TransactionManager::begin_transaction(other),
+    };
+    if let Err(error) = begun {
+        let sound = is_race(&error);
+        return (Err(error.into()), sound);
+    }
+    match work(connection) {
+        Ok(value) => match <Conn as Connection>::TransactionManager::commit_transaction(connection) {
+            Ok(()) => (Ok(value), true),
+            // A lost race was rolled back by the server (Galera tells at the commit) and may be run again. Otherwise
+            // it is not known whether the commit happened: the connection is given up, receipts tell the next one.
+            Err(error) => {
+                let sound = is_race(&error) && !connection.is_broken();
+                (Err(error.into()), sound)
+            }
+        },
+        Err(error) => {
+            let rolled_back = <Conn as Connection>::TransactionManager::rollback_transaction(connection).is_ok();
+            let sound = match &error {
+                TxError::Diesel(error) => is_statement_error(error) || is_race(error),
+                TxError::Raced | TxError::Store(_) => true,
+            };
+            (Err(error), sound && rolled_back)
+        }
     }
 }
 

@@ -22,6 +22,8 @@ pub const BLOCK_SPAN_MS_MAX: i64 = 12 * HOUR_MS;
 const INSERT_BYTES_MAX: usize = 4 << 20;
 /// Rows of one INSERT: SQLite takes 32,766 parameters a statement.
 pub(super) const INSERT_ROWS_MAX: usize = 500;
+/// Rows that one DELETE names by key and version; SQLite nests an expression a thousand deep at most.
+const OR_TERMS_MAX: usize = 100;
 /// How far `series_group.last_ms` may lag behind.
 pub(super) const SEEN_LAG_MS: i64 = HOUR_MS;
 /// Hosts in the cache of what the database knows; over it the cache starts anew.
@@ -88,6 +90,16 @@ struct NewReceipt<'a> {
     ranges: Vec<u8>,
 }
 
+#[derive(Insertable)]
+#[diesel(table_name = host_state, treat_none_as_default_value = false)]
+struct NewState<'a> {
+    host: &'a [u8],
+    seen_ms: i64,
+    skew_ms: i64,
+    last_at_ms: i64,
+    last_values: Vec<u8>,
+}
+
 /// A row of the block table, of any tier.
 #[derive(Insertable)]
 #[diesel(table_name = block, treat_none_as_default_value = false)]
@@ -115,7 +127,7 @@ struct NewGroup<'a> {
 
 struct Pushed {
     outcomes: Vec<PushOutcome>,
-    known: HashMap<HostId, Known>,
+    known: HashMap<HostId, Arc<Known>>,
     layouts: Vec<(LayoutId, Arc<Layout>)>,
 }
 
@@ -144,7 +156,7 @@ impl Store {
         if known.len() + pushed.known.len() > KNOWN_HOSTS_MAX {
             known.clear();
         }
-        known.extend(pushed.known.into_iter().map(|(host, what)| (host, Arc::new(what))));
+        known.extend(pushed.known);
         Ok(pushed.outcomes)
     }
 }
@@ -194,23 +206,26 @@ fn take_receipts<'a>(connection: &mut Conn, arrivals: &'a [Arriving]) -> Tx<(Vec
         }
         outcomes.push(outcome);
     }
-    let changed = receipts.into_iter().filter(|(_, (_, _, changed))| *changed);
-    let (old, new): (Vec<_>, Vec<_>) = changed.partition(|(_, (version, ..))| *version > 0);
-    for ((host, epoch), (version, ranges, _)) in old {
-        let row = receipt::table.find((host.0.as_slice(), epoch)).filter(receipt::version.eq(version));
-        let count = diesel::update(row)
-            .set((receipt::version.eq(version + 1), receipt::ranges.eq(ranges.encode())))
-            .execute(connection)?;
-        if count != 1 {
+    let changed: Vec<_> = receipts.into_iter().filter(|(_, (_, _, changed))| *changed).collect();
+    // Compare-and-set of many rows in few statements: the old ones are deleted by the version that was read, and
+    // all of them must still be there.
+    let old: Vec<_> = changed.iter().filter(|(_, (version, ..))| *version > 0).collect();
+    for old in old.chunks(OR_TERMS_MAX) {
+        let mut same = diesel::delete(receipt::table).into_boxed();
+        for ((host, epoch), (version, ..)) in old {
+            let one = receipt::host.eq(host.0.as_slice()).and(receipt::epoch.eq(*epoch));
+            same = same.or_filter(one.and(receipt::version.eq(*version)));
+        }
+        if same.execute(connection)? != old.len() {
             return Err(TxError::Raced);
         }
     }
-    let rows: Vec<_> = new
+    let rows: Vec<_> = changed
         .iter()
-        .map(|((host, epoch), (_, ranges, _))| NewReceipt {
+        .map(|((host, epoch), (version, ranges, _))| NewReceipt {
             host: host.0.as_slice(),
             epoch: *epoch,
-            version: 1,
+            version: version + 1,
             ranges: ranges.encode(),
         })
         .collect();
@@ -290,41 +305,33 @@ fn save_states(connection: &mut Conn, arrivals: &[Arriving], fresh: &[&Arriving]
         }
     }
     let ids: Vec<&[u8]> = hosts.keys().map(|host| host.0.as_slice()).collect();
-    let rows: Vec<(Vec<u8>, i64, i64)> = host_state::table
-        .filter(host_state::host.eq_any(&ids))
-        .select((host_state::host, host_state::seen_ms, host_state::last_at_ms))
-        .load(connection)?;
     let mut states = HashMap::new();
-    for (host, seen_ms, last_at_ms) in rows {
-        states.insert(super::host_id(&host)?, (seen_ms, last_at_ms));
-    }
-    for (host, arriving) in hosts {
-        let newest = latest.get(&host).map(|(at_ms, arriving)| (*at_ms, read::encode_last(&arriving.urgent.last)));
-        let Some((seen_ms, last_at_ms)) = states.get(&host).copied() else {
-            let (at_ms, values) = newest.unwrap_or_default();
-            diesel::insert_into(host_state::table)
-                .values((
-                    host_state::host.eq(host.0.as_slice()),
-                    host_state::seen_ms.eq(arriving.received_ms),
-                    host_state::skew_ms.eq(arriving.skew_ms),
-                    host_state::last_at_ms.eq(at_ms),
-                    host_state::last_values.eq(values),
-                ))
-                .execute(connection)?;
-            continue;
-        };
-        let seen =
-            (host_state::seen_ms.eq(arriving.received_ms.max(seen_ms)), host_state::skew_ms.eq(arriving.skew_ms));
-        let row = host_state::table.find(host.0.as_slice());
-        match newest {
-            Some((at_ms, values)) if at_ms >= last_at_ms => {
-                let last = (host_state::last_at_ms.eq(at_ms), host_state::last_values.eq(values));
-                diesel::update(row).set((seen, last)).execute(connection)?;
-            }
-            _ => {
-                diesel::update(row).set(seen).execute(connection)?;
-            }
+    for ids in ids.chunks(INSERT_ROWS_MAX) {
+        let these = || host_state::table.filter(host_state::host.eq_any(ids));
+        let rows: Vec<(Vec<u8>, i64, i64, i64, Vec<u8>)> = these().load(connection)?;
+        if !rows.is_empty() && diesel::delete(these()).execute(connection)? != rows.len() {
+            return Err(TxError::Raced);
         }
+        for (host, seen_ms, _, last_at_ms, values) in rows {
+            states.insert(super::host_id(&host)?, (seen_ms, last_at_ms, values));
+        }
+    }
+    let mut rows = Vec::new();
+    for (host, arriving) in &hosts {
+        let (seen_ms, mut last_at_ms, mut values) = states.remove(host).unwrap_or_default();
+        if let Some((at_ms, newest)) = latest.get(host).filter(|(at_ms, _)| *at_ms >= last_at_ms) {
+            (last_at_ms, values) = (*at_ms, read::encode_last(&newest.urgent.last));
+        }
+        rows.push(NewState {
+            host: host.0.as_slice(),
+            seen_ms: arriving.received_ms.max(seen_ms),
+            skew_ms: arriving.skew_ms,
+            last_at_ms,
+            last_values: values,
+        });
+    }
+    for rows in rows.chunks(INSERT_ROWS_MAX) {
+        insert_many!(connection, host_state::table, rows)?;
     }
     Ok(())
 }
@@ -334,7 +341,7 @@ fn load_known(
     store: &Store,
     arrivals: &[Arriving],
     trusted: bool,
-) -> Tx<HashMap<HostId, Known>> {
+) -> Tx<HashMap<HostId, Arc<Known>>> {
     let mut known = HashMap::new();
     let mut asked = BTreeSet::new();
     {
@@ -343,10 +350,10 @@ fn load_known(
             let host = arriving.header.host;
             match cache.get(&host).filter(|_| trusted) {
                 Some(what) => {
-                    known.entry(host).or_insert_with(|| Known::clone(what));
+                    known.entry(host).or_insert_with(|| Arc::clone(what));
                 }
                 None => {
-                    known.insert(host, Known::default());
+                    known.insert(host, Arc::default());
                     asked.insert(host);
                 }
             }
@@ -362,7 +369,7 @@ fn load_known(
         .load(connection)?;
     for (host, id, record) in rows {
         if let Some(known) = known.get_mut(&super::host_id(&host)?) {
-            known.entities.insert(EntityId(super::unsigned(id)), hash_of(&record));
+            Arc::make_mut(known).entities.insert(EntityId(super::unsigned(id)), hash_of(&record));
         }
     }
     let rows: Vec<(Vec<u8>, i64, i64, i64)> = series_group::table
@@ -372,7 +379,7 @@ fn load_known(
     for (host, id, layout, last_ms) in rows {
         if let Some(known) = known.get_mut(&super::host_id(&host)?) {
             let group = (EntityId(super::unsigned(id)), LayoutId(super::unsigned(layout)));
-            known.groups.insert(group, last_ms);
+            Arc::make_mut(known).groups.insert(group, last_ms);
         }
     }
     Ok(known)
@@ -405,15 +412,19 @@ fn save_layouts(connection: &mut Conn, store: &Store, arrivals: &[Arriving]) -> 
     Ok(learned)
 }
 
-fn save_entities(connection: &mut Conn, arrivals: &[Arriving], known: &mut HashMap<HostId, Known>) -> Tx<()> {
+fn save_entities(connection: &mut Conn, arrivals: &[Arriving], known: &mut HashMap<HostId, Arc<Known>>) -> Tx<()> {
     for arriving in arrivals {
         let host = arriving.header.host;
         let known = known.entry(host).or_default();
         for said in &arriving.dictionary.entities {
             let record = said.encode();
             let hash = hash_of(&record);
-            match known.entities.insert(said.id, hash) {
-                Some(before) if before == hash => {}
+            let before = known.entities.get(&said.id).copied();
+            if before == Some(hash) {
+                continue;
+            }
+            Arc::make_mut(known).entities.insert(said.id, hash);
+            match before {
                 Some(_) => {
                     diesel::update(entity::table.find((host.0.as_slice(), signed(said.id.0))))
                         .set((entity::record.eq(record), entity::updated_ms.eq(arriving.received_ms)))
@@ -437,7 +448,7 @@ fn save_entities(connection: &mut Conn, arrivals: &[Arriving], known: &mut HashM
 }
 
 /// Which groups each host has, from when to when; the end is written once an hour.
-fn save_groups(connection: &mut Conn, fresh: &[&Arriving], known: &mut HashMap<HostId, Known>) -> Tx<()> {
+fn save_groups(connection: &mut Conn, fresh: &[&Arriving], known: &mut HashMap<HostId, Arc<Known>>) -> Tx<()> {
     let mut new: BTreeMap<(HostId, EntityId, LayoutId), (i64, i64)> = BTreeMap::new();
     for arriving in fresh {
         let header = &arriving.header;
@@ -452,7 +463,7 @@ fn save_groups(connection: &mut Conn, fresh: &[&Arriving], known: &mut HashMap<H
                     diesel::update(series_group::table.find(row))
                         .set(series_group::last_ms.eq(end_ms))
                         .execute(connection)?;
-                    known.groups.insert((*entity, *layout), end_ms);
+                    Arc::make_mut(known).groups.insert((*entity, *layout), end_ms);
                 }
                 None => {
                     let span = new.entry((header.host, *entity, *layout)).or_insert((start_ms, end_ms));
@@ -463,7 +474,7 @@ fn save_groups(connection: &mut Conn, fresh: &[&Arriving], known: &mut HashMap<H
     }
     let mut rows = Vec::new();
     for ((host, entity, layout), (first_ms, last_ms)) in &new {
-        known.entry(*host).or_default().groups.insert((*entity, *layout), *last_ms);
+        Arc::make_mut(known.entry(*host).or_default()).groups.insert((*entity, *layout), *last_ms);
         rows.push(NewGroup {
             host: host.0.as_slice(),
             entity: signed(entity.0),

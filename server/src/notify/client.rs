@@ -13,13 +13,13 @@ use tokio::sync::Mutex;
 use url::Url;
 
 use super::channel::{self, Post, Verdict};
-use super::delivery::{Letter, Outcome, after, plan};
+use super::delivery::{Letter, Outcome, after, plan, put_off};
 use super::guard::{GuardedResolver, check_url};
 use super::limiter::Limiter;
 use super::message::{Message, Site, Tone, compose, compose_digest, say};
 use super::text::clean;
 use super::{NotifyError, time::Clock};
-use crate::model::channel::{Channel, ChannelKind};
+use crate::model::channel::{Channel, ChannelKind, DeliveryState};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -86,30 +86,37 @@ impl Notifier {
         let (room, free_ms) = (limiter.room(channel.kind, now_ms), limiter.free_ms(channel.kind, now_ms));
         let plan = plan(channel, letters, room, free_ms, now_ms);
         let mut outcomes = plan.settled;
+        // Until when the rest waits, and until when each incident's later messages do: the order is kept.
         let mut stopped: Option<(Verdict, String)> = None;
+        let mut waiting: HashMap<String, i64> = HashMap::new();
         for letters in plan.messages {
-            let (verdict, answer) = match &stopped {
-                // What comes after a failure waits as long as that: the receiver is not well, and the order is kept.
-                Some((verdict, answer)) => {
-                    for letter in letters {
-                        let tries = letter.delivery.attempts;
-                        let outcome = after(letter.delivery, *verdict, answer, now_ms);
-                        outcomes.push(Outcome { attempts: tries, ..outcome });
-                    }
-                    continue;
+            if let Some((verdict, answer)) = &stopped {
+                for letter in letters {
+                    outcomes.push(put_off(letter.delivery, *verdict, answer, now_ms));
                 }
-                None => {
-                    limiter.record(channel.kind, now_ms);
-                    self.tell(channel, &letters, site, now_ms).await
-                }
-            };
+                continue;
+            }
+            if let [letter] = letters.as_slice()
+                && let Some(due_ms) = waiting.get(&letter.incident.id)
+            {
+                outcomes.push(Outcome { due_ms: due_ms.saturating_add(1), ..letter.delivery.clone() });
+                continue;
+            }
+            limiter.record(channel.kind, now_ms);
+            let (verdict, answer) = self.tell(channel, &letters, site, now_ms).await;
             if let Verdict::Limited { wait_ms } = verdict {
                 limiter.lock(now_ms.saturating_add(wait_ms));
             }
-            if matches!(verdict, Verdict::Limited { .. } | Verdict::Busy) {
-                stopped = Some((verdict, answer.clone()));
+            for letter in letters {
+                let outcome = after(letter.delivery, verdict, &answer, now_ms);
+                if outcome.state == DeliveryState::Queued {
+                    waiting.insert(letter.incident.id, outcome.due_ms);
+                }
+                outcomes.push(outcome);
             }
-            outcomes.extend(letters.into_iter().map(|letter| after(letter.delivery, verdict, &answer, now_ms)));
+            if matches!(verdict, Verdict::Limited { .. } | Verdict::Busy) {
+                stopped = Some((verdict, answer));
+            }
         }
         outcomes
     }
@@ -191,15 +198,19 @@ async fn read_answer(mut response: reqwest::Response) -> (String, bool) {
 }
 
 fn describe(error: &reqwest::Error) -> String {
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
+    while let Some(cause) = next {
         if let Some(ours) = cause.downcast_ref::<NotifyError>() {
             return ours.to_string();
         }
         if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
             return format!("the connection is not secure: {tls}");
         }
-        source = cause.source();
+        // An I/O error names as its source not the error that it carries, but that one's source.
+        next = match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(carried) => Some(carried),
+            None => cause.source(),
+        };
     }
     let what = if error.is_timeout() {
         "the receiver did not answer in time"
@@ -244,17 +255,17 @@ fn notice_message(notice: Notice, channel: &Channel, site: &Site, now_ms: i64) -
     let (tone, title, fact) = match notice {
         Notice::Test => (
             Tone::Info,
-            say(language, "【测试】先见已接通本通道", "[Test] Forewarn reaches this channel"),
+            say(language, "【测试】先见已接通本通道", "Test: Forewarn reaches this channel"),
             say(language, "收到此消息即表示配置正确", "receiving this means that the channel is set up well"),
         ),
         Notice::DatabaseGone => (
             Tone::Alarm,
-            say(language, "【告警】先见的数据库无法访问", "[Alarm] Forewarn's database does not answer"),
+            say(language, "【告警】先见的数据库无法访问", "Alarm: Forewarn's database does not answer"),
             say(language, "恢复前不会有新的预警和告警", "no warnings or alarms until it is back"),
         ),
         Notice::DatabaseBack => (
             Tone::Good,
-            say(language, "【恢复】先见的数据库已恢复", "[Resolved] Forewarn's database answers again"),
+            say(language, "【恢复】先见的数据库已恢复", "Resolved: Forewarn's database answers again"),
             say(language, "预警和告警已恢复", "warnings and alarms work again"),
         ),
     };

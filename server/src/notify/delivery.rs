@@ -98,6 +98,12 @@ pub(super) fn after(delivery: Delivery, verdict: Verdict, answer: &str, now_ms: 
     delivery
 }
 
+/// The delivery when one before it has just failed: it waits as long, and has not been tried.
+pub(super) fn put_off(delivery: Delivery, verdict: Verdict, answer: &str, now_ms: i64) -> Outcome {
+    let attempts = delivery.attempts;
+    Delivery { attempts, ..after(delivery, verdict, answer, now_ms) }
+}
+
 fn settle(delivery: Delivery, state: DeliveryState, now_ms: i64) -> Outcome {
     Delivery { state, done_ms: Some(now_ms), ..delivery }
 }
@@ -157,4 +163,132 @@ fn back_off_ms(delivery: &Delivery) -> i64 {
     let base_ms = (BACK_OFF_MS << doublings).min(BACK_OFF_MS_MAX);
     let digest = Sha256::digest(format!("{} {}", delivery.id, delivery.attempts));
     base_ms * (80 + i64::from(digest[0]) * 40 / 255) / 100
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::notify::tests::{T0, channel, disk_warning, letter};
+
+    const MINUTE: i64 = 60_000;
+
+    fn tried(attempts: i32, created_ms: i64) -> Delivery {
+        Delivery { attempts, created_ms, ..letter(disk_warning(), Transition::Warned).delivery }
+    }
+
+    fn told(plan: &Plan) -> Vec<usize> {
+        plan.messages.iter().map(Vec::len).collect()
+    }
+
+    fn letters(count: usize) -> Vec<Letter> {
+        let numbered = |number: usize| {
+            let mut letter = letter(disk_warning(), Transition::Warned);
+            letter.delivery.id = format!("d{number:03}");
+            letter.incident.id = format!("i{number:03}");
+            letter.delivery.incident = letter.incident.id.clone();
+            letter.delivery.created_ms += i64::try_from(number).unwrap();
+            letter
+        };
+        (0..count).map(numbered).collect()
+    }
+
+    #[test]
+    fn room_for_each_means_one_message_each_else_one_digest() {
+        let plan_of = |count, room| plan(&channel("http://c"), letters(count), room, T0 + MINUTE, T0);
+        assert_eq!(told(&plan_of(5, 18)), [1; 5]);
+        assert_eq!(told(&plan_of(18, 18)), [1; 18]);
+        assert_eq!(told(&plan_of(19, 18)), [19]);
+        let huge = plan_of(130, 3);
+        assert_eq!((told(&huge), huge.settled.len()), (vec![100], 30));
+        assert!(huge.settled.iter().all(|later| later.state == DeliveryState::Queued && later.due_ms > T0));
+        let none = plan_of(2, 0);
+        assert!(none.messages.is_empty() && none.settled.iter().all(|later| later.due_ms == T0 + MINUTE));
+    }
+
+    #[test]
+    fn what_was_switched_off_meanwhile_is_muted() {
+        let muted = |channel: &Channel, letter: Letter| {
+            let plan = plan(channel, vec![letter], 9, T0, T0);
+            plan.settled.first().map(|outcome| (outcome.state, outcome.answer.clone()))
+        };
+        let open = channel("http://c");
+        assert_eq!(muted(&open, letter(disk_warning(), Transition::Warned)), None);
+        let mut off = open.clone();
+        off.send = false;
+        let said = muted(&off, letter(disk_warning(), Transition::Warned)).unwrap();
+        assert_eq!(said, (DeliveryState::Muted, "channel is switched off".to_owned()));
+        let mut quiet = letter(disk_warning(), Transition::Warned);
+        quiet.rule.send = false;
+        assert_eq!(muted(&open, quiet).unwrap().0, DeliveryState::Muted);
+        let mut strict = open.clone();
+        strict.severity_min = forewarn_common::keyword::Severity::Critical;
+        assert_eq!(muted(&strict, letter(disk_warning(), Transition::Warned)).unwrap().0, DeliveryState::Muted);
+    }
+
+    #[test]
+    fn the_end_is_told_only_where_the_beginning_was() {
+        let state_of = |siblings: Vec<Delivery>| {
+            let mut letter = letter(disk_warning(), Transition::Resolved);
+            letter.siblings = siblings;
+            let plan = plan(&channel("http://c"), vec![letter], 9, T0, T0);
+            (told(&plan).len(), plan.settled.first().map(|outcome| (outcome.state, outcome.due_ms)))
+        };
+        let began = |state| Delivery { state, due_ms: T0 + 5 * MINUTE, ..tried(1, T0) };
+        assert_eq!(state_of(vec![]).1.unwrap().0, DeliveryState::Muted);
+        assert_eq!(state_of(vec![began(DeliveryState::Muted)]).1.unwrap().0, DeliveryState::Muted);
+        assert_eq!(state_of(vec![began(DeliveryState::Sent)]), (1, None));
+        let elsewhere = Delivery { channel: "other".into(), ..began(DeliveryState::Sent) };
+        assert_eq!(state_of(vec![elsewhere]).1.unwrap().0, DeliveryState::Muted);
+        // … and not before it.
+        let waits = state_of(vec![began(DeliveryState::Queued)]).1.unwrap();
+        assert_eq!(waits, (DeliveryState::Queued, T0 + 5 * MINUTE + 1));
+    }
+
+    #[test]
+    fn one_incidents_messages_go_out_in_their_order() {
+        let (first, last) = (letter(disk_warning(), Transition::Warned), letter(disk_warning(), Transition::Resolved));
+        let last = Letter { siblings: vec![first.delivery.clone()], ..last };
+        let plan = plan(&channel("http://c"), vec![last, first], 9, T0, T0);
+        let order: Vec<_> = plan.messages.iter().flatten().map(|letter| letter.delivery.transition).collect();
+        assert_eq!(order, [Transition::Warned, Transition::Resolved]);
+    }
+
+    #[test]
+    fn waits_double_up_to_half_an_hour_and_a_day_is_the_end() {
+        let mut delivery = tried(0, T0);
+        let (mut now_ms, mut waits) = (T0, vec![]);
+        while delivery.state == DeliveryState::Queued {
+            delivery = after(delivery, Verdict::Busy, "down", now_ms);
+            waits.push(delivery.due_ms - now_ms);
+            now_ms = delivery.due_ms;
+        }
+        assert_eq!((delivery.state, delivery.answer.as_str()), (DeliveryState::Failed, "down"));
+        assert!((8_000..=12_000).contains(&waits[0]), "{waits:?}");
+        assert!((16_000..=24_000).contains(&waits[1]), "{waits:?}");
+        assert!(waits.iter().all(|wait| *wait <= 36 * MINUTE), "{waits:?}");
+        assert!((40..100).contains(&waits.len()), "{}", waits.len());
+        assert!((23 * 60 * MINUTE..=25 * 60 * MINUTE).contains(&(now_ms - T0)));
+    }
+
+    #[test]
+    fn an_answer_that_nobody_understands_is_tried_three_times_and_shown() {
+        let mut delivery = tried(0, T0);
+        for _ in 0..2 {
+            delivery = after(delivery, Verdict::Unsure, "<html>", T0);
+            assert_eq!(delivery.state, DeliveryState::Queued);
+        }
+        delivery = after(delivery, Verdict::Unsure, "<html>", T0);
+        assert_eq!((delivery.state, delivery.attempts), (DeliveryState::Failed, 3));
+        assert_eq!(delivery.answer, "<html>");
+    }
+
+    #[test]
+    fn a_refusal_is_final_and_a_delivery_of_yesterday_is_given_up() {
+        assert_eq!(after(tried(0, T0), Verdict::Refused, "no", T0).state, DeliveryState::Failed);
+        let mut old = letter(disk_warning(), Transition::Warned);
+        old.delivery.created_ms = T0 - 25 * 60 * MINUTE;
+        let plan = plan(&channel("http://c"), vec![old], 9, T0, T0);
+        assert_eq!(plan.settled[0].state, DeliveryState::Failed);
+    }
 }

@@ -18,6 +18,8 @@ use crate::model::rule::{Condition, Rule};
 const NAME_CHARS_MAX: usize = 64;
 /// A matching line; the console has all of it.
 const LINE_CHARS_MAX: usize = 400;
+/// The head of a matching line in a title: what a list of conversations shows.
+const TITLE_LINE_CHARS_MAX: usize = 80;
 /// Matching lines in one message.
 const LINES_MAX: usize = 3;
 /// Reasons of a forecast in one message.
@@ -61,9 +63,9 @@ impl Message {
         say(self.language, "在控制台查看", "Open in the console")
     }
 
-    /// Label of the id.
+    /// Label of the id. Has the product's name, so that "先见" can serve as the keyword that a robot may demand.
     pub(super) fn id_label(&self) -> &'static str {
-        say(self.language, "编号", "Id")
+        say(self.language, "先见编号", "Forewarn id")
     }
 
     /// What stands where something was left out for want of room.
@@ -107,7 +109,7 @@ pub(super) fn compose_digest(letters: &[&Letter], language: Language, site: &Sit
     let title = match language {
         Language::Chinese => format!("【汇总】{all} 条：告警 {alarmed}，预警 {warned}，恢复 {resolved}"),
         Language::English => {
-            format!("[Digest] {all} messages: {alarmed} alarms, {warned} warnings, {resolved} resolved")
+            format!("Digest of {all} messages: {alarmed} alarms, {warned} warnings, {resolved} resolved")
         }
     };
     let clock = || Clock { zone: &site.zone, language, now_ms };
@@ -209,11 +211,11 @@ impl Teller<'_> {
 
     fn title(&self) -> String {
         let mark = match (self.letter.delivery.transition, self.incident().evidence.ended) {
-            (Transition::Warned, _) => self.say("【预警】", "[Warning] "),
-            (Transition::Alarmed, _) => self.say("【告警】", "[Alarm] "),
-            (Transition::Resolved, Some(Ended::Withdrawn)) => self.say("【预警解除】", "[Withdrawn] "),
-            (Transition::Resolved, Some(Ended::Gone | Ended::Removed)) => self.say("【结束】", "[Ended] "),
-            (Transition::Resolved, _) => self.say("【恢复】", "[Resolved] "),
+            (Transition::Warned, _) => self.say("【预警】", "Warning: "),
+            (Transition::Alarmed, _) => self.say("【告警】", "Alarm: "),
+            (Transition::Resolved, Some(Ended::Withdrawn)) => self.say("【预警解除】", "Withdrawn: "),
+            (Transition::Resolved, Some(Ended::Gone | Ended::Removed)) => self.say("【结束】", "Ended: "),
+            (Transition::Resolved, _) => self.say("【恢复】", "Resolved: "),
         };
         let what = match self.letter.delivery.transition {
             Transition::Warned => self.warned(),
@@ -227,7 +229,10 @@ impl Teller<'_> {
         let threshold = self.threshold();
         let metric = self.metric_unless_plain();
         match self.crossing() {
-            Some(range) if self.is_chinese() => format!("{metric}预计 {range} 达到 {threshold}"),
+            Some(range) if self.is_chinese() => {
+                let gap = if range.ends_with('前') { "" } else { " " };
+                format!("{metric}预计{range}{gap}达到 {threshold}")
+            }
             Some(range) => format!("{metric}expected to reach {threshold} {range}"),
             None if self.is_chinese() => format!("{metric}预计将达到 {threshold}"),
             None => format!("{metric}expected to reach {threshold}"),
@@ -251,7 +256,13 @@ impl Teller<'_> {
             }
             Condition::Keyword { .. } => {
                 let keyword = self.keyword();
-                if self.is_chinese() { format!("日志出现：{keyword}") } else { format!("log says: {keyword}") }
+                let line = evidence.lines.first().map(|kept| clean(&kept.line, TITLE_LINE_CHARS_MAX));
+                match (line.filter(|line| !line.is_empty()), self.is_chinese()) {
+                    (Some(line), true) => format!("日志出现{keyword}：{line}"),
+                    (Some(line), false) => format!("log shows {keyword}: {line}"),
+                    (None, true) => format!("日志出现{keyword}"),
+                    (None, false) => format!("log shows {keyword}"),
+                }
             }
             Condition::HostSilent { .. } => {
                 let last = self.clock.moment(evidence.last_ms);
@@ -306,9 +317,9 @@ impl Teller<'_> {
             Some(Ended::Quiet) if matches!(self.rule().condition, Condition::Keyword { .. }) => {
                 let keyword = self.keyword();
                 if self.is_chinese() {
-                    format!("日志不再出现：{keyword}")
+                    format!("日志不再出现{keyword}")
                 } else {
-                    format!("log no longer says: {keyword}")
+                    format!("log no longer shows {keyword}")
                 }
             }
             Some(Ended::Quiet) => self.say("未再发生", "has not happened again").to_owned(),
@@ -349,7 +360,8 @@ impl Teller<'_> {
             } else {
                 format!("{metric} {value} (threshold {threshold})")
             };
-            facts.push((self.say("当前", "Now"), level));
+            let gone = evidence.ended == Some(Ended::Gone);
+            facts.push((if gone { self.say("最后", "Last") } else { self.say("当前", "Now") }, level));
         }
         if transition == Transition::Warned {
             facts.extend(self.outlook());
@@ -388,12 +400,12 @@ impl Teller<'_> {
     fn since(&self) -> Option<(&'static str, String)> {
         let incident = self.incident();
         let evidence = &incident.evidence;
-        let started_ms = evidence.over_since_ms.unwrap_or(incident.opened_ms);
+        let silent = matches!(self.rule().condition, Condition::HostSilent { .. });
+        let started_ms = if silent { evidence.last_ms } else { evidence.over_since_ms.unwrap_or(incident.opened_ms) };
         match (self.letter.delivery.transition, incident.resolved_ms) {
             (Transition::Warned, _) => None,
             (Transition::Resolved, Some(resolved_ms)) => {
-                let began_ms = if evidence.ended == Some(Ended::HostBack) { evidence.last_ms } else { started_ms };
-                Some((self.say("持续", "Lasted"), self.clock.length(resolved_ms - began_ms)))
+                Some((self.say("持续", "Lasted"), self.clock.length(resolved_ms - started_ms)))
             }
             _ => Some((self.say("开始于", "Since"), self.clock.moment(started_ms))),
         }

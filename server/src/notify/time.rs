@@ -21,17 +21,19 @@ pub(super) struct Clock<'a> {
 }
 
 impl Clock<'_> {
-    /// `今晚 21:10–23:40`, `明天 02:10–05:00`, `今晚 23:10–明天 02:40`, or `15:30 前` when it may be any moment.
+    /// `今晚 21:10–23:40`, `明天 02:10–05:00`, `今晚 23:10–明天 02:40`, or `今天 15:30 前` when it may be any moment.
     pub(super) fn range(&self, earliest_ms: i64, latest_ms: i64) -> String {
         let latest_ms = latest_ms.max(earliest_ms);
         let step_ms = step_ms(latest_ms - earliest_ms, earliest_ms - self.now_ms);
         let first_ms = earliest_ms.div_euclid(step_ms) * step_ms;
         let last_ms = latest_ms.saturating_add(step_ms - 1).div_euclid(step_ms) * step_ms;
         if first_ms <= self.now_ms {
-            let last = self.moment(last_ms.max(self.now_ms + MINUTE_MS));
+            let last_ms = last_ms.max(self.now_ms + MINUTE_MS);
+            let today = self.date(last_ms).is_some_and(|date| Some(date) == self.date(self.now_ms));
             return match self.language {
-                Language::Chinese => format!("{last} 前"),
-                Language::English => format!("before {last}"),
+                Language::Chinese => format!("{} 前", self.moment(last_ms)),
+                Language::English if today => format!("before {}", self.format(last_ms, "%H:%M")),
+                Language::English => format!("before {}", self.moment(last_ms)),
             };
         }
         let (first_day, first) = self.parts(first_ms);

@@ -16,7 +16,7 @@ const TEXT_ROOM: Room = Room::Json(16_000);
 const TITLE_ROOM: Room = Room::Json(300);
 const STYLE: Style = Style {
     title: |title| format!("#### {title}"),
-    fact: |label, value| if value.is_empty() { format!("- {label}") } else { format!("- {label}：{value}") },
+    fact: |fact| format!("- {fact}"),
     line: |line| format!("> {line}"),
     // Without an empty line between them it runs paragraphs together.
     gap: "\n\n",

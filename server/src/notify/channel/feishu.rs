@@ -16,7 +16,7 @@ const TITLE_ROOM: Room = Room::Json(300);
 const STYLE: Style = Style {
     // The card has a header of its own.
     title: |_| String::new(),
-    fact: |label, value| if value.is_empty() { format!("- {label}") } else { format!("- {label}：{value}") },
+    fact: |fact| format!("- {fact}"),
     line: |line| format!("- {line}"),
     gap: "\n",
 };

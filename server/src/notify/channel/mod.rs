@@ -95,7 +95,7 @@ fn json(body: &Value) -> Vec<u8> {
 /// How a channel writes its lines.
 struct Style {
     title: fn(&str) -> String,
-    fact: fn(&str, &str) -> String,
+    fact: fn(&str) -> String,
     line: fn(&str) -> String,
     gap: &'static str,
 }
@@ -131,14 +131,15 @@ impl Room {
 /// The message as markdown that there is room for: lines go first, then facts; title, link and id stay.
 fn markdown(message: &Message, style: &Style, room: Room) -> String {
     let title = (style.title)(&defuse(&message.title));
-    let facts: Vec<String> = message.facts.iter().map(|(label, value)| (style.fact)(label, &defuse(value))).collect();
+    let fact = |label: &str, value: &str| (style.fact)(&format!("{label}{}{}", message.colon(), defuse(value)));
+    let facts: Vec<String> = message.facts.iter().map(|(label, value)| fact(label, value)).collect();
     let lines: Vec<String> = message.lines.iter().map(|line| (style.line)(&defuse(line))).collect();
-    let id = (style.fact)(message.id_label(), &defuse(&message.id));
+    let id = fact(message.id_label(), &message.id);
     // The link is ours: its address comes from the site's settings and an id of hex digits.
     let link = message.link.as_ref().map(|url| format!("[{}]({url})", message.link_label()));
     let parts = |facts_kept: usize, lines_kept: usize| {
         let whole = facts_kept == facts.len() && lines_kept == lines.len();
-        let note = (!whole).then(|| (style.fact)(message.cut_note(), ""));
+        let note = (!whole).then(|| (style.fact)(message.cut_note()));
         let kept = facts.iter().take(facts_kept).chain(lines.iter().take(lines_kept)).cloned();
         let title = (!title.is_empty()).then(|| title.clone());
         let all: Vec<String> =
@@ -184,7 +185,7 @@ mod tests {
         for bytes_max in [40, 100, 300, 1000, 4096] {
             let style = Style {
                 title: |title| format!("#### {title}"),
-                fact: |label, value| format!("> {label}：{value}"),
+                fact: |fact| format!("> {fact}"),
                 line: |line| format!("> {line}"),
                 gap: "\n",
             };

@@ -8,10 +8,15 @@ use url::Url;
 
 use super::{Post, Verdict, json as bytes, mac};
 use crate::model::forecast::State;
+use crate::model::incident::LineEvidence;
 use crate::notify::NotifyError;
 use crate::notify::delivery::Letter;
 use crate::notify::message::Message;
+use crate::notify::text::clean;
 
+/// Lines of one event; a digest has up to a hundred events, and the console has the rest.
+const LINES_MAX: usize = 3;
+const LINE_CHARS_MAX: usize = 400;
 /// Version of the body's shape.
 const SHAPE: u32 = 1;
 
@@ -55,8 +60,8 @@ fn event(letter: &Letter) -> Value {
         })),
         State::NoForecast { .. } | State::Stable | State::Breached => None,
     });
-    let lines: Vec<Value> =
-        evidence.lines.iter().map(|line| json!({ "at_ms": line.at_ms, "line": line.line })).collect();
+    let line = |kept: &LineEvidence| json!({ "at_ms": kept.at_ms, "line": clean(&kept.line, LINE_CHARS_MAX) });
+    let lines: Vec<Value> = evidence.lines.iter().take(LINES_MAX).map(line).collect();
     json!({
         "delivery": letter.delivery.id,
         "incident": incident.id,

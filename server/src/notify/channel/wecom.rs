@@ -11,7 +11,7 @@ use crate::notify::message::Message;
 const TEXT_ROOM: Room = Room::Utf8(4096);
 const STYLE: Style = Style {
     title: |title| format!("#### {title}"),
-    fact: |label, value| if value.is_empty() { format!("> {label}") } else { format!("> {label}：{value}") },
+    fact: |fact| format!("> {fact}"),
     line: |line| format!("> {line}"),
     gap: "\n",
 };

@@ -26,6 +26,7 @@ export function drawnPoints(plot: Plot): Point[] {
 /** The lowest and highest value to show: everything drawn and the threshold, with air, never below zero for what cannot be. */
 export function valueSpan(plot: Plot, points: readonly Point[], from_ms: number, to_ms: number): [number, number] {
   const values = points.flatMap((point) => (point.y !== null && point.x >= from_ms ? [point.y] : []))
+  const share = plot.series.unit === 'ratio' && values.every((value) => value <= 1)
   for (const point of plot.band) if (point.t_ms <= to_ms) values.push(point.low, point.high)
   if (values.length === 0) values.push(0, 1)
   let low = Math.min(...values)
@@ -39,7 +40,8 @@ export function valueSpan(plot: Plot, points: readonly Point[], from_ms: number,
   const least = plot.series.unit === 'ratio' ? 0.02 : Math.max(Math.abs(high) * 0.02, 1e-9)
   const air = Math.max((high - low) * 0.1, least)
   const floor = low >= 0 ? Math.max(0, low - air) : low - air
-  const ceiling = plot.series.unit === 'ratio' && high <= 1 ? Math.min(1.03, high + air) : high + air
+  // What has never been more than all of it cannot be drawn as more.
+  const ceiling = share ? Math.min(1.03, high + air) : high + air
   // What starts near zero starts at zero.
   return [floor < ceiling * 0.25 && low >= 0 ? 0 : floor, ceiling]
 }
@@ -48,7 +50,8 @@ export function figure(words: Words, plot: Plot, span: { from_ms: number; to_ms:
   const { kind, unit } = plot.series
   const points = drawnPoints(plot)
   const [low, high] = valueSpan(plot, points, span.from_ms, span.to_ms)
-  const ticks = niceTicks(low, high, unit, narrow ? 4 : 5)
+  // A label on the very edge would run into those of the other axis.
+  const ticks = niceTicks(low, high, unit, narrow ? 4 : 5).filter((tick) => tick === 0 || tick > low + (high - low) * 0.04)
   const band = plot.band.filter((point) => point.t_ms <= span.to_ms)
   const bandX = band.map((point) => point.t_ms)
   const show = (value: number) => formatDrawn(value, kind, unit)
@@ -82,7 +85,7 @@ export function figure(words: Words, plot: Plot, span: { from_ms: number; to_ms:
     shapes.push({ type: 'rect', xref: 'x', yref: 'paper', x0, x1, y0: 0, y1: 1, fillcolor: 'rgba(179,38,30,.07)', line: { width: 0 }, layer: 'below' })
     for (const x of [x0, x1]) shapes.push({ type: 'line', xref: 'x', yref: 'paper', x0: x, x1: x, y0: 0, y1: 1, line: { color: 'rgba(179,38,30,.45)', width: 1 }, layer: 'below' })
     annotations.push({
-      ...label, xref: 'x', x: x1, xanchor: 'right', y: 0.015, yanchor: 'bottom', font: { size: 11, color: INK.threshold }, bgcolor: 'rgba(255,255,255,.75)',
+      ...label, xref: 'x', x: x0, xanchor: 'right', y: 1, yanchor: 'top', font: { size: 11, color: INK.threshold }, bgcolor: 'rgba(255,255,255,.75)',
       text: `${narrow ? '' : `${words.t('plot.crossing')} `}${formatRange(state.earliest_ms, state.latest_ms, span.now_ms, words.language)}`,
     })
   }

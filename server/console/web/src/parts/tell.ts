@@ -10,7 +10,7 @@ const t = (key: string, named: Record<string, unknown> = {}) => i18n.global.t(ke
 export function errorWords(error: unknown): string {
   if (!(error instanceof ApiError)) return String(error)
   if (error.status === 0) return t('error.unreachable_short')
-  if (error.status === 404 && !error.refusal.detail) return t('error.not_found')
+  if (error.status === 404) return t('error.not_found')
   return error.refusal.detail ? t('error.refused', { detail: error.refusal.detail }) : t('error.status', { status: error.status })
 }
 

@@ -16,7 +16,7 @@ use crate::engine::{self, Instance, LogWay, Notice, Reach};
 use crate::sampler::{Containers, Host, HostFacts, HostSize, Row};
 use crate::sender::{Identity, Link, SenderError};
 use crate::settings::Settings;
-use crate::spool::{Key, Spool};
+use crate::spool::{self, Key};
 use crate::tailer::{self, Tailer};
 use crate::workload::Workloads;
 
@@ -101,7 +101,10 @@ impl Seen {
     fn values(&self, id: metric::Id) -> Vec<(&str, f64)> {
         let name = id.spec().name;
         let columns = self.rows.iter().flat_map(|row| row.shape.layout.metrics.iter().zip(&row.values));
-        columns.filter(|(metric, _)| metric.name == name).map(|(metric, value)| (metric.instance.as_str(), *value)).collect()
+        columns
+            .filter(|(metric, _)| metric.name == name)
+            .map(|(metric, value)| (metric.instance.as_str(), *value))
+            .collect()
     }
 }
 
@@ -118,7 +121,7 @@ fn describe<'a>(row: &'a Row, name: &'a str) -> impl Iterator<Item = serde_json:
 ///
 /// # Errors
 /// The folder cannot be read.
-pub(crate) fn spool(folder: &Path) -> anyhow::Result<()> {
+pub(crate) fn waiting(folder: &Path) -> anyhow::Result<()> {
     let mut names: Vec<_> = std::fs::read_dir(folder)
         .with_context(|| format!("cannot read spool folder {}", folder.display()))?
         .flatten()
@@ -151,7 +154,12 @@ pub(crate) fn blocks(files: &[PathBuf]) -> anyhow::Result<()> {
         let header = raw.header;
         println!(
             "block {:016x}/{} from {} ms, {} ticks of {} ms, {} bytes, {unknown} groups of unknown layout",
-            header.epoch, header.seq, header.start_ms, header.ticks, header.step_ms, bytes.len()
+            header.epoch,
+            header.seq,
+            header.start_ms,
+            header.ticks,
+            header.step_ms,
+            bytes.len()
         );
         for group in &groups {
             let Some(layout) = layouts.get(&group.layout) else { continue };
@@ -163,7 +171,14 @@ pub(crate) fn blocks(files: &[PathBuf]) -> anyhow::Result<()> {
         }
         let urgent = raw.urgent()?;
         for event in &urgent.events {
-            println!("  event {} {:?} {} at {} ms {}", name(&event.entity), event.kind, event.code, event.at_ms, event.detail);
+            println!(
+                "  event {} {:?} {} at {} ms {}",
+                name(&event.entity),
+                event.kind,
+                event.code,
+                event.at_ms,
+                event.detail
+            );
         }
         for hit in &urgent.hits {
             println!("  hit {} {} {:?} {} times", name(&hit.entity), hit.rule, hit.severity, hit.count);
@@ -191,7 +206,8 @@ pub(crate) async fn check(settings: &Settings) {
     }
     let filesystems = seen.values(metric::Id::FsUsedRatio);
     if filesystems.is_empty() {
-        bad("no filesystem on a disk; in a container start with -v /:/host:ro,rslave and host_root = \"/host\"".to_owned());
+        bad("no filesystem on a disk; in a container start with -v /:/host:ro,rslave and host_root = \"/host\""
+            .to_owned());
     }
     for (point, used) in filesystems {
         good(format!("filesystem {point} {:.1} % used", used * 100.0));
@@ -231,8 +247,8 @@ pub(crate) async fn check(settings: &Settings) {
         Err(error) => bad(error.to_string()),
     }
     println!("server {}", settings.server.urls.join(", "));
-    match Spool::open(&settings.data_dir.join(SPOOL_FOLDER), settings.spool_bytes_max) {
-        Ok(spool) => good(format!("{} can be written, {} blocks wait", settings.data_dir.display(), spool.len())),
+    match spool::probe(&settings.data_dir.join(SPOOL_FOLDER)) {
+        Ok(waiting) => good(format!("{} can be written, {waiting} blocks wait", settings.data_dir.display())),
         Err(error) => bad(error.to_string()),
     }
     match reach_server(settings).await {

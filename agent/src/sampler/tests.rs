@@ -58,7 +58,11 @@ fn a_container_is_read_from_cgroup_v1_against_its_own_limits() {
     put(root, "proc/77/cgroup", &format!("5:memory:/docker/{CONTAINER}\n4:cpu:/docker/{CONTAINER}\n"));
     let write = |usage_ns: u64, throttled: u64, write_bytes: u64| {
         put(root, &at("cpuacct", "cpuacct.usage"), &format!("{usage_ns}\n"));
-        put(root, &at("cpu", "cpu.stat"), &format!("nr_periods {}\nnr_throttled {throttled}\nthrottled_time 5\n", throttled * 4));
+        put(
+            root,
+            &at("cpu", "cpu.stat"),
+            &format!("nr_periods {}\nnr_throttled {throttled}\nthrottled_time 5\n", throttled * 4),
+        );
         put(
             root,
             &at("blkio", "blkio.throttle.io_service_bytes"),
@@ -106,7 +110,13 @@ fn a_container_is_read_from_cgroup_v2_under_a_systemd_scope() {
     put(root, "proc/77/cgroup", &format!("0::/../docker-{CONTAINER}.scope\n"));
     let write = |usage_us: u64, stalled_us: u64| {
         put(root, &at("cpu.stat"), &format!("usage_usec {usage_us}\nuser_usec 1\nnr_periods 0\nnr_throttled 0\n"));
-        put(root, &at("memory.pressure"), &format!("some avg10=0.00 avg60=0.00 avg300=0.00 total={stalled_us}\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"));
+        put(
+            root,
+            &at("memory.pressure"),
+            &format!(
+                "some avg10=0.00 avg60=0.00 avg300=0.00 total={stalled_us}\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"
+            ),
+        );
     };
     put(root, &at("cpu.max"), "max 100000\n");
     put(root, &at("memory.current"), "1073741824\n");
@@ -234,7 +244,9 @@ fn host_values_equal_free_nproc_and_proc() {
 fn cpu_modes_are_shares_of_the_time_between_two_readings() {
     let dir = tempfile::tempdir().unwrap();
     let stat = |user: u64, system: u64, idle: u64, iowait: u64| {
-        format!("cpu  {user} 0 {system} {idle} {iowait} 0 0 0 0 0\ncpu0 1 1\ncpu1 1 1\nintr 5\nprocs_running 3\nprocs_blocked 1\n")
+        format!(
+            "cpu  {user} 0 {system} {idle} {iowait} 0 0 0 0 0\ncpu0 1 1\ncpu1 1 1\nintr 5\nprocs_running 3\nprocs_blocked 1\n"
+        )
     };
     put(dir.path(), "proc/stat", &stat(100, 100, 1000, 0));
     let mut host = Host::new(entity(), dir.path());

@@ -159,11 +159,19 @@ impl Follower {
     /// Finds the file in which an earlier run stopped, under its path or among the rotated ones.
     fn resume(&self, current: File, position: Position, progress: &mut Progress) -> io::Result<Open> {
         if position.matches(&current) {
-            return Ok(Open { file: current, at: position, read: position.offset, len: position.offset, written_at: (0, 0) });
+            return Ok(Open {
+                file: current,
+                at: position,
+                read: position.offset,
+                len: position.offset,
+                written_at: (0, 0),
+            });
         }
         let rotated = self.rotated().map(|(_, file)| file).find(|file| position.matches(file));
         match rotated {
-            Some(file) => Ok(Open { file, at: position, read: position.offset, len: position.offset, written_at: (0, 0) }),
+            Some(file) => {
+                Ok(Open { file, at: position, read: position.offset, len: position.offset, written_at: (0, 0) })
+            }
             None => {
                 // How much there was after the position cannot be known; that something is missing can.
                 progress.lost_bytes += 1;

@@ -48,7 +48,8 @@ fn append(path: &Path, bytes: &[u8]) {
 
 /// A record as Docker writes it: `<`, `>` and `&` escaped like the quotes, Chinese as it is.
 fn record(text: &str) -> Vec<u8> {
-    let log = serde_json::to_string(text).unwrap().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
+    let log =
+        serde_json::to_string(text).unwrap().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
     format!("{{\"log\":{log},\"stream\":\"stdout\",\"time\":\"2026-11-22T17:40:44.2Z\"}}\n").into_bytes()
 }
 
@@ -65,7 +66,15 @@ fn keywords_match_the_text_that_was_printed_not_its_escapes() {
         rule("pattern", &[], &[r"code=5\d\d\b"], false),
     ];
     let mut tailer = tailer(&rules, &path, Format::JsonFile);
-    for line in ["x <fatal> y\n", "level=\"error\"\n", "a\tb\n", "错误：数据库连接超时\n", "OUT of Memory\n", "code=503 end\n", "nothing\n"] {
+    for line in [
+        "x <fatal> y\n",
+        "level=\"error\"\n",
+        "a\tb\n",
+        "错误：数据库连接超时\n",
+        "OUT of Memory\n",
+        "code=503 end\n",
+        "nothing\n",
+    ] {
         append(&path, &record(line));
     }
     assert!(!tailer.poll(1000));
@@ -169,7 +178,8 @@ fn binary_garbage_and_a_line_of_50_mb_are_bounded() {
     let path = dir.path().join("c-json.log");
     let rules = [rule("boom", &["boom"], &[], false)];
     let mut tailer = tailer(&rules, &path, Format::JsonFile);
-    let garbage: Vec<u8> = (0..100_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).filter(|b| *b != b'\n').collect();
+    let garbage: Vec<u8> =
+        (0..100_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).filter(|b| *b != b'\n').collect();
     append(&path, &garbage);
     append(&path, b"\n\0\0\0\n");
     let mut file = OpenOptions::new().append(true).open(&path).unwrap();

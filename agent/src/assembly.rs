@@ -309,3 +309,7 @@ fn last_values(group: &Open) -> impl Iterator<Item = LastValue> {
         })
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests;

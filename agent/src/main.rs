@@ -126,7 +126,7 @@ async fn perform(command: Command) -> anyhow::Result<()> {
         }
         Command::Spool(args) if args.files.is_empty() => {
             let settings = Settings::load(&args.overrides)?;
-            report::spool(&settings.data_dir.join(agent::SPOOL_FOLDER))
+            report::waiting(&settings.data_dir.join(agent::SPOOL_FOLDER))
         }
         Command::Spool(args) => report::blocks(&args.files),
     }

@@ -16,7 +16,7 @@ use crate::engine::{self, Instance, LogWay, Notice, Reach};
 use crate::sampler::{Containers, Host, HostFacts, HostSize, Row};
 use crate::sender::{Identity, Link, SenderError};
 use crate::settings::Settings;
-use crate::spool::{Key, Spool};
+use crate::spool::{self, Key};
 use crate::tailer::{self, Tailer};
 use crate::workload::Workloads;
 
@@ -121,7 +121,7 @@ fn describe<'a>(row: &'a Row, name: &'a str) -> impl Iterator<Item = serde_json:
 ///
 /// # Errors
 /// The folder cannot be read.
-pub(crate) fn spool(folder: &Path) -> anyhow::Result<()> {
+pub(crate) fn waiting(folder: &Path) -> anyhow::Result<()> {
     let mut names: Vec<_> = std::fs::read_dir(folder)
         .with_context(|| format!("cannot read spool folder {}", folder.display()))?
         .flatten()
@@ -247,8 +247,8 @@ pub(crate) async fn check(settings: &Settings) {
         Err(error) => bad(error.to_string()),
     }
     println!("server {}", settings.server.urls.join(", "));
-    match Spool::open(&settings.data_dir.join(SPOOL_FOLDER), settings.spool_bytes_max) {
-        Ok(spool) => good(format!("{} can be written, {} blocks wait", settings.data_dir.display(), spool.len())),
+    match spool::probe(&settings.data_dir.join(SPOOL_FOLDER)) {
+        Ok(waiting) => good(format!("{} can be written, {waiting} blocks wait", settings.data_dir.display())),
         Err(error) => bad(error.to_string()),
     }
     match reach_server(settings).await {

@@ -544,3 +544,7 @@ fn fingerprint(certificate: &CertificateDer<'_>) -> String {
         text
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests;

@@ -27,6 +27,19 @@ pub(crate) struct SpoolError {
     source: io::Error,
 }
 
+/// How many blocks wait in `folder`; says whether it can be written without touching what a running agent does.
+///
+/// # Errors
+/// The folder cannot be made, read or written.
+pub(crate) fn probe(folder: &Path) -> Result<usize, SpoolError> {
+    let fail = |source| SpoolError { path: folder.to_owned(), source };
+    fs::create_dir_all(folder).map_err(fail)?;
+    let probe = folder.join(format!("probe-{}", std::process::id()));
+    File::create(&probe).and_then(|_| fs::remove_file(&probe)).map_err(fail)?;
+    let names = fs::read_dir(folder).map_err(fail)?.flatten().map(|entry| entry.file_name());
+    Ok(names.filter(|name| name.to_str().and_then(Key::parse).is_some()).count())
+}
+
 /// Names a block and orders it: by time, then by epoch and number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key {
@@ -114,8 +127,7 @@ impl Spool {
                 None => {}
             }
         }
-        let probe = folder.join("probe.tmp");
-        File::create(&probe).and_then(|_| fs::remove_file(&probe)).map_err(fail)?;
+        probe(folder)?;
         spool.drop_oldest_beyond_cap();
         Ok(spool)
     }
@@ -269,3 +281,7 @@ impl Spool {
 fn disk_bytes(len: u64) -> u64 {
     len.div_ceil(FILE_BYTES_MIN).max(1) * FILE_BYTES_MIN
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests;

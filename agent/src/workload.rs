@@ -176,3 +176,7 @@ fn restarts(before: &Instance, now: &Instance) -> u64 {
     }
     now.restart_count.saturating_sub(before.restart_count).max(1)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests;

@@ -49,11 +49,11 @@ fn parse_json_file<'a>(record: &'a [u8], scratch: &'a mut Vec<u8>) -> Record<'a>
     let quoted = &rest[..end];
     let (body, ends_line) = match quoted.strip_suffix(br"\n") {
         // An escaped backslash before the `n` is no newline.
-        Some(body) if trailing_backslashes(body) % 2 == 0 => (body, true),
+        Some(body) if trailing_backslashes(body).is_multiple_of(2) => (body, true),
         _ => (quoted, false),
     };
     let body = match body.strip_suffix(br"\r") {
-        Some(shorter) if ends_line && trailing_backslashes(shorter) % 2 == 0 => shorter,
+        Some(shorter) if ends_line && trailing_backslashes(shorter).is_multiple_of(2) => shorter,
         _ => body,
     };
     if memchr(b'\\', body).is_none() {

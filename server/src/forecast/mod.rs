@@ -6,6 +6,7 @@ mod band;
 mod judge;
 mod learn;
 mod settings;
+mod slow;
 
 use std::collections::VecDeque;
 
@@ -24,6 +25,8 @@ const STALE_DISTANCES: usize = 3;
 const DISTANCES_MAX: usize = 64;
 /// Gaps are counted over at least this many recent buckets.
 const GAP_BUCKETS_MIN: usize = 96;
+/// Horizons with fewer buckets go without the heavy expert: there it changes nothing for the better.
+const SLOW_HORIZON_BUCKETS_MIN: usize = 96;
 /// The memory is cut to its window whenever a bucket number divides by this, so that a state
 /// carried for months and one rebuilt from the store hold the same buckets.
 const CUT_EVERY_BUCKETS: i64 = 288;
@@ -36,9 +39,12 @@ pub struct State {
     window: Window,
     memory: Memory,
     scratch: Scratch,
+    /// Bucket number of the last heavy fit, and what it expects.
+    slow: Option<(i64, Option<slow::Course>)>,
     closed_ms: i64,
     warning: bool,
-    confirmed: u32,
+    /// Evidence for a warning that is not given yet.
+    evidence: f64,
     verdict: Verdict,
 }
 
@@ -119,9 +125,10 @@ impl State {
             window: Window::default(),
             memory: empty_memory(horizon_ms, model),
             scratch: Scratch::default(),
+            slow: None,
             closed_ms: 0,
             warning: false,
-            confirmed: 0,
+            evidence: 0.0,
             verdict: Verdict::default(),
         }
     }
@@ -169,8 +176,29 @@ impl State {
         if void || self.memory.len() < buckets_needed(self.memory.horizon, model) {
             return;
         }
-        self.verdict = judge(&self.memory, threshold, model, &mut self.scratch);
+        self.refit(number);
+        let course = self.slow.as_ref().and_then(|s| s.1.as_ref());
+        self.verdict = judge(&self.memory, course, threshold, model, &mut self.scratch);
         self.confirm(model);
+    }
+
+    /// Refits the heavy expert at fixed bucket numbers, from the data up to that bucket, so that it
+    /// does not matter when the state was built.
+    fn refit(&mut self, number: i64) {
+        if self.memory.horizon < SLOW_HORIZON_BUCKETS_MIN {
+            return;
+        }
+        let every = slow::refit_buckets(self.memory.horizon) as i64;
+        let due = number - number.rem_euclid(every);
+        if self.slow.as_ref().is_some_and(|s| s.0 == due) {
+            return;
+        }
+        let back = (number - due) as usize;
+        let end = self.memory.len() - 1;
+        let course = end
+            .checked_sub(back)
+            .and_then(|end| slow::fit(&self.memory, end));
+        self.slow = Some((due, course));
     }
 
     /// Forgets what lies before the window, by learning the rest afresh.
@@ -186,6 +214,7 @@ impl State {
             .skip((from - self.window.first) as usize)
             .copied()
             .collect();
+        self.slow = None;
         self.window = Window::default();
         self.memory = empty_memory(self.horizon_ms, model);
         for (number, mean) in (from..).zip(kept) {
@@ -195,22 +224,21 @@ impl State {
         }
     }
 
-    /// A warning needs several evaluations to start and a much lower probability to end.
+    /// A warning needs evidence from several evaluations to start and a much lower probability to end.
     fn confirm(&mut self, model: &Model) {
         let p = self.verdict.probability;
         if self.warning {
             if p < model.off_probability {
                 self.warning = false;
-                self.confirmed = 0;
+                self.evidence = 0.0;
             }
             return;
         }
-        self.confirmed = if p >= model.on_probability {
-            self.confirmed + 1
-        } else {
-            0
-        };
-        self.warning = self.confirmed >= model.confirm_buckets;
+        self.evidence = (self.evidence + p - model.evidence_from).max(0.0);
+        self.warning = self.evidence >= model.evidence_needed && p >= model.on_probability;
+        if self.warning {
+            self.evidence = 0.0;
+        }
     }
 }
 
@@ -428,6 +456,13 @@ fn reasons(state: &State, model: &Model) -> Vec<Because> {
         because.push(Because::Sawtooth {
             period_ms: (m.now.tooth_period * step_ms as f64) as i64,
             top: m.now.cap,
+        });
+    }
+    if let (Some(probability), Some((number, Some(_)))) = (v.slow, &state.slow) {
+        let age_ms = state.closed_ms - number * step_ms;
+        because.push(Because::Decomposition {
+            probability,
+            age_ms,
         });
     }
     if let Some(since) = m.now.since_reset {

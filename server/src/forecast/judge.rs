@@ -3,9 +3,23 @@
 
 use super::learn::{HELD_BUCKETS, Memory};
 use super::settings::Model;
+use super::slow::Course;
 
 /// Trends below this support claim nothing.
 const SUPPORT_MIN: f64 = 1.5;
+/// What one horizon of past counts against the prior.
+const HORIZON_WEIGHT: f64 = 3.0;
+/// An expert's loss is its spread, plus these shares of the noise and of its bias.
+const NOISE_LOSS: f64 = 0.5;
+const BIAS_LOSS: f64 = 0.15;
+/// How alike two states must be: in the rise their trends claim, in the depth below the recent top
+/// (as a share of the range), in the phase of the day (as a share of a day).
+const RISE_WIDTH: f64 = 0.3;
+const DEPTH_WIDTH: f64 = 0.2;
+const PHASE_WIDTH: f32 = 0.06;
+/// Weight left to states of another phase of the day.
+const OTHER_PHASE: f32 = 0.35;
+
 /// Past states that show how a rise runs.
 const SHAPES_MAX: usize = 24;
 
@@ -27,6 +41,8 @@ pub(crate) struct Verdict {
     pub(crate) best: Option<(usize, f64, f64)>,
     /// Highest level expected within the horizon.
     pub(crate) expected: f64,
+    /// Probability by the heavy expert.
+    pub(crate) slow: Option<f64>,
     /// How much each past state resembles the present one.
     pub(crate) weights: Vec<f32>,
 }
@@ -38,7 +54,13 @@ pub(crate) struct Scratch {
 }
 
 /// Judges the newest bucket against `threshold`.
-pub(crate) fn judge(m: &Memory, threshold: f64, model: &Model, scratch: &mut Scratch) -> Verdict {
+pub(crate) fn judge(
+    m: &Memory,
+    course: Option<&Course>,
+    threshold: f64,
+    model: &Model,
+    scratch: &mut Scratch,
+) -> Verdict {
     let now = &m.now;
     let h = m.horizon as f64;
     let k = m.len().saturating_sub(1);
@@ -87,46 +109,29 @@ pub(crate) fn judge(m: &Memory, threshold: f64, model: &Model, scratch: &mut Scr
     let mut probability = trend;
     let mut expected = trend_level.max(now.level);
     if past >= 3 {
-        weigh(m, k, halflife, &mut scratch.weights);
-        let weights = &scratch.weights;
-        let total: f64 = f64::from(sum(weights));
-        let horizons = total * m.stride as f64 / h * 3.0 * now.teeth;
-        let inverse = 1.0 / total;
-        let mut loss_min = f64::INFINITY;
-        let mut table: Vec<(f64, f64, f64)> = Vec::with_capacity(m.experts.len());
-        for (e, errors) in m.errors.iter().enumerate() {
-            if k < m.ready_at[e] {
-                table.push((f64::INFINITY, 0.0, 0.0));
-                continue;
-            }
-            let mean = f64::from(dot(weights, errors)) * inverse;
-            let need = (threshold - now.experts[e]) as f32;
-            let slack = 1e-6 * now.noise as f32;
-            let (away, over) = spread(weights, errors, mean as f32, need - slack);
-            let loss = f64::from(away) * inverse + 0.5 * now.noise + 0.15 * mean.abs();
-            loss_min = loss_min.min(loss);
-            table.push((loss, mean, f64::from(over) * inverse));
-        }
-        let (mut share, mut over, mut level) = (0.0, 0.0, 0.0);
-        let mut best = (0, 0.0, 0.0);
-        for (e, (loss, mean, p)) in table.iter().enumerate() {
-            if !loss.is_finite() {
-                continue;
-            }
-            let w = (loss / loss_min).powf(-model.selection_power);
-            share += w;
-            over += w * p;
-            level += w * (now.experts[e] + mean);
-            if w > best.1 {
-                best = (e, w, now.experts[e] + mean);
-            }
-        }
-        verdict.record = over / share;
-        verdict.best = Some((best.0, best.1 / share, best.2));
         let n0 = model.prior_horizons;
-        probability = (horizons * over / share + n0 * trend) / (horizons + n0);
-        expected = (horizons * level / share + n0 * expected) / (horizons + n0);
-        verdict.horizons = horizons;
+        let whole_share = model.whole_past_ratio;
+        weigh_plain(m, k, halflife, &mut scratch.weights);
+        let plain = mixture(m, threshold, model, &scratch.weights, k, false);
+        weigh(m, k, halflife, &mut scratch.weights);
+        let alike = mixture(m, threshold, model, &scratch.weights, k, true);
+        let (mut p_sum, mut e_sum, mut h_sum) = (0.0, 0.0, 0.0);
+        for (mix, share) in [(&plain, whole_share), (&alike, 1.0 - whole_share)] {
+            p_sum += share * (mix.horizons * mix.over + n0 * trend) / (mix.horizons + n0);
+            e_sum += share * (mix.horizons * mix.level + n0 * expected) / (mix.horizons + n0);
+            h_sum += share * mix.horizons;
+        }
+        probability = p_sum;
+        expected = e_sum;
+        verdict.horizons = h_sum;
+        verdict.record = whole_share * plain.over + (1.0 - whole_share) * alike.over;
+        verdict.best = Some(alike.best);
+    }
+    if let Some(course) = course {
+        let p = course.judge(k, m.horizon, threshold);
+        let share = model.decomposition_ratio;
+        probability = (1.0 - share) * probability + share * p;
+        verdict.slow = Some(p);
     }
     if model.band_points > 0 {
         verdict.weights.clone_from(&scratch.weights);
@@ -146,13 +151,86 @@ pub(crate) fn judge(m: &Memory, threshold: f64, model: &Model, scratch: &mut Scr
     verdict
 }
 
+struct Mixture {
+    over: f64,
+    level: f64,
+    horizons: f64,
+    best: (usize, f64, f64),
+}
+
+/// The experts, each corrected by its weighted errors and weighed by them.
+fn mixture(
+    m: &Memory,
+    threshold: f64,
+    model: &Model,
+    weights: &[f32],
+    k: usize,
+    env: bool,
+) -> Mixture {
+    let now = &m.now;
+    let total: f64 = f64::from(sum(weights));
+    let horizons = total * m.stride as f64 / m.horizon as f64 * HORIZON_WEIGHT * now.teeth;
+    let inverse = 1.0 / total;
+    let mut loss_min = f64::INFINITY;
+    let mut table: Vec<(f64, f64, f64)> = Vec::with_capacity(m.experts.len());
+    for (e, errors) in m.errors.iter().enumerate() {
+        if k < m.ready_at[e]
+            || (!env
+                && matches!(
+                    m.experts[e],
+                    crate::model::forecast::Expert::Envelope { .. }
+                ))
+        {
+            table.push((f64::INFINITY, 0.0, 0.0));
+            continue;
+        }
+        let mean = f64::from(dot(weights, errors)) * inverse;
+        let need = (threshold - now.experts[e]) as f32;
+        let slack = 1e-6 * now.noise as f32;
+        let (away, over) = spread(weights, errors, mean as f32, need - slack);
+        let loss = f64::from(away) * inverse + NOISE_LOSS * now.noise + BIAS_LOSS * mean.abs();
+        loss_min = loss_min.min(loss);
+        table.push((loss, mean, f64::from(over) * inverse));
+    }
+    let (mut share, mut over, mut level) = (0.0, 0.0, 0.0);
+    let mut best = (0, 0.0, 0.0);
+    for (e, (loss, mean, p)) in table.iter().enumerate() {
+        if !loss.is_finite() {
+            continue;
+        }
+        let w = (loss / loss_min).powf(-model.selection_power);
+        share += w;
+        over += w * p;
+        level += w * (now.experts[e] + mean);
+        if w > best.1 {
+            best = (e, w, now.experts[e] + mean);
+        }
+    }
+    Mixture {
+        over: over / share,
+        level: level / share,
+        horizons,
+        best: (best.0, best.1 / share, best.2),
+    }
+}
+
+/// Recent past states count more, and nothing else.
+fn weigh_plain(m: &Memory, k: usize, halflife: f64, weights: &mut Vec<f32>) {
+    weights.clear();
+    weights.resize(m.at.len(), 0.0);
+    let age_scale = (std::f64::consts::LN_2 / halflife) as f32;
+    for (w, at) in weights.iter_mut().zip(&m.at) {
+        *w = exp_approx(-((k - at) as f32) * age_scale) + 1e-9;
+    }
+}
+
 /// How much each past state resembles this one.
 fn weigh(m: &Memory, k: usize, halflife: f64, weights: &mut Vec<f32>) {
     let now = &m.now;
     weights.clear();
     weights.resize(m.at.len(), 0.0);
-    let rise_scale = (1.0 / (0.3 * now.rise).max(4.0 * now.noise)) as f32;
-    let depth_scale = (1.0 / (0.2 * now.range + 4.0 * now.noise)) as f32;
+    let rise_scale = (1.0 / (RISE_WIDTH * now.rise).max(4.0 * now.noise)) as f32;
+    let depth_scale = (1.0 / (DEPTH_WIDTH * now.range + 4.0 * now.noise)) as f32;
     let age_scale = (std::f64::consts::LN_2 / halflife) as f32;
     let (rise, depth) = (now.rise as f32, now.depth as f32);
     let states = m.at.iter().zip(&m.past_rise).zip(&m.past_depth);
@@ -168,8 +246,8 @@ fn weigh(m: &Memory, k: usize, halflife: f64, weights: &mut Vec<f32>) {
         // The same phase of the day counts more once there are two days.
         for (w, at) in weights.iter_mut().zip(&m.at) {
             let apart = ((k - at + day / 2) % day).abs_diff(day / 2) as f32 / day as f32;
-            let z = apart / 0.06;
-            *w *= 0.35 + exp_approx(-0.5 * z * z);
+            let z = apart / PHASE_WIDTH;
+            *w *= OTHER_PHASE + exp_approx(-0.5 * z * z);
         }
     }
 }

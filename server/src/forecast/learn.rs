@@ -172,7 +172,7 @@ pub(crate) struct Memory {
     pub(crate) experts: Vec<Expert>,
     /// From which bucket on each expert may speak.
     pub(crate) ready_at: Vec<usize>,
-    raw: Vec<f64>,
+    pub(crate) raw: Vec<f64>,
     /// Buckets so far in which nothing was known.
     voids: Vec<u32>,
     pub(crate) level: Vec<f64>,

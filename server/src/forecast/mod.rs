@@ -6,6 +6,7 @@ mod band;
 mod judge;
 mod learn;
 mod settings;
+mod slow;
 
 use std::collections::VecDeque;
 
@@ -24,6 +25,8 @@ const STALE_DISTANCES: usize = 3;
 const DISTANCES_MAX: usize = 64;
 /// Gaps are counted over at least this many recent buckets.
 const GAP_BUCKETS_MIN: usize = 96;
+/// Horizons with fewer buckets go without the heavy expert: there it changes nothing for the better.
+const SLOW_HORIZON_BUCKETS_MIN: usize = 96;
 /// The memory is cut to its window whenever a bucket number divides by this, so that a state
 /// carried for months and one rebuilt from the store hold the same buckets.
 const CUT_EVERY_BUCKETS: i64 = 288;
@@ -36,9 +39,12 @@ pub struct State {
     window: Window,
     memory: Memory,
     scratch: Scratch,
+    /// Bucket number of the last heavy fit, and what it expects.
+    slow: Option<(i64, Option<slow::Course>)>,
     closed_ms: i64,
     warning: bool,
-    confirmed: u32,
+    /// Evidence for a warning that is not given yet.
+    evidence: f64,
     verdict: Verdict,
 }
 
@@ -96,7 +102,13 @@ impl Window {
     /// Share of the expected samples that the last `buckets` lack.
     fn missing_ratio(&self, buckets: usize) -> f64 {
         let span = buckets.min(self.means.len());
-        let seen = self.means.iter().rev().take(span).filter(|m| m.is_finite()).count();
+        let seen = self
+            .means
+            .iter()
+            .rev()
+            .take(span)
+            .filter(|m| m.is_finite())
+            .count();
         let expected = (span / self.distance()).max(1);
         (1.0 - seen as f64 / expected as f64).max(0.0)
     }
@@ -113,9 +125,10 @@ impl State {
             window: Window::default(),
             memory: empty_memory(horizon_ms, model),
             scratch: Scratch::default(),
+            slow: None,
             closed_ms: 0,
             warning: false,
-            confirmed: 0,
+            evidence: 0.0,
             verdict: Verdict::default(),
         }
     }
@@ -141,7 +154,11 @@ impl State {
 
     /// Whether the newest bucket has a sample and is over.
     fn is_over(&self, threshold: f64) -> bool {
-        self.window.age == 0 && self.window.last_value.is_some_and(|value| value >= threshold)
+        self.window.age == 0
+            && self
+                .window
+                .last_value
+                .is_some_and(|value| value >= threshold)
     }
 
     fn take(&mut self, bucket: Closed, threshold: Option<f64>, model: &Model) {
@@ -159,8 +176,29 @@ impl State {
         if void || self.memory.len() < buckets_needed(self.memory.horizon, model) {
             return;
         }
-        self.verdict = judge(&self.memory, threshold, model, &mut self.scratch);
+        self.refit(number);
+        let course = self.slow.as_ref().and_then(|s| s.1.as_ref());
+        self.verdict = judge(&self.memory, course, threshold, model, &mut self.scratch);
         self.confirm(model);
+    }
+
+    /// Refits the heavy expert at fixed bucket numbers, from the data up to that bucket, so that it
+    /// does not matter when the state was built.
+    fn refit(&mut self, number: i64) {
+        if self.memory.horizon < SLOW_HORIZON_BUCKETS_MIN {
+            return;
+        }
+        let every = slow::refit_buckets(self.memory.horizon) as i64;
+        let due = number - number.rem_euclid(every);
+        if self.slow.as_ref().is_some_and(|s| s.0 == due) {
+            return;
+        }
+        let back = (number - due) as usize;
+        let end = self.memory.len() - 1;
+        let course = end
+            .checked_sub(back)
+            .and_then(|end| slow::fit(&self.memory, end));
+        self.slow = Some((due, course));
     }
 
     /// Forgets what lies before the window, by learning the rest afresh.
@@ -169,7 +207,14 @@ impl State {
         if self.window.first >= from {
             return;
         }
-        let kept: Vec<f64> = self.window.means.iter().skip((from - self.window.first) as usize).copied().collect();
+        let kept: Vec<f64> = self
+            .window
+            .means
+            .iter()
+            .skip((from - self.window.first) as usize)
+            .copied()
+            .collect();
+        self.slow = None;
         self.window = Window::default();
         self.memory = empty_memory(self.horizon_ms, model);
         for (number, mean) in (from..).zip(kept) {
@@ -179,18 +224,21 @@ impl State {
         }
     }
 
-    /// A warning needs several evaluations to start and a much lower probability to end.
+    /// A warning needs evidence from several evaluations to start and a much lower probability to end.
     fn confirm(&mut self, model: &Model) {
         let p = self.verdict.probability;
         if self.warning {
             if p < model.off_probability {
                 self.warning = false;
-                self.confirmed = 0;
+                self.evidence = 0.0;
             }
             return;
         }
-        self.confirmed = if p >= model.on_probability { self.confirmed + 1 } else { 0 };
-        self.warning = self.confirmed >= model.confirm_buckets;
+        self.evidence = (self.evidence + p - model.evidence_from).max(0.0);
+        self.warning = self.evidence >= model.evidence_needed && p >= model.on_probability;
+        if self.warning {
+            self.evidence = 0.0;
+        }
     }
 }
 
@@ -233,7 +281,13 @@ pub fn step(
 /// time. The next [`step`] judges as if the state had been carried; a standing warning is handed
 /// over with [`State::with_warning`].
 #[must_use]
-pub fn learn(state: State, new_points: &[(i64, f64)], horizon_ms: i64, now_ms: i64, model: &Model) -> State {
+pub fn learn(
+    state: State,
+    new_points: &[(i64, f64)],
+    horizon_ms: i64,
+    now_ms: i64,
+    model: &Model,
+) -> State {
     advance(state, new_points, None, horizon_ms, now_ms, model)
 }
 
@@ -246,7 +300,14 @@ pub fn assess(
     now_ms: i64,
     model: &Model,
 ) -> (State, Forecast) {
-    step(State::new(horizon_ms, model), history, threshold, horizon_ms, now_ms, model)
+    step(
+        State::new(horizon_ms, model),
+        history,
+        threshold,
+        horizon_ms,
+        now_ms,
+        model,
+    )
 }
 
 fn advance(
@@ -261,12 +322,17 @@ fn advance(
     let newest = state.gridder.closable(now_ms);
     // The same cut that a carried state has made by now.
     let cut_at = newest - newest.rem_euclid(CUT_EVERY_BUCKETS);
-    let oldest_ms = cut_at.saturating_sub(model.window_buckets as i64).saturating_mul(step_ms);
+    let oldest_ms = cut_at
+        .saturating_sub(model.window_buckets as i64)
+        .saturating_mul(step_ms);
     if state.horizon_ms != horizon_ms || (state.closed_ms != 0 && state.closed_ms <= oldest_ms) {
         state = State::new(horizon_ms, model).with_warning(state.warning);
     }
-    let mut points: Vec<(i64, f64)> =
-        new_points.iter().copied().filter(|p| p.0 > oldest_ms && p.0 <= now_ms.saturating_add(step_ms)).collect();
+    let mut points: Vec<(i64, f64)> = new_points
+        .iter()
+        .copied()
+        .filter(|p| p.0 > oldest_ms && p.0 <= now_ms.saturating_add(step_ms))
+        .collect();
     points.sort_by_key(|p| p.0);
     for (t_ms, value) in points {
         state.gridder.add(t_ms, value);
@@ -284,12 +350,17 @@ fn refusal(state: &State, threshold: f64, now_ms: i64, model: &Model) -> Option<
     }
     let limit = horizon_buckets_max(model);
     if state.horizon_ms / step_ms > limit {
-        return Some(Reason::HorizonTooLong { limit_ms: limit * step_ms });
+        return Some(Reason::HorizonTooLong {
+            limit_ms: limit * step_ms,
+        });
     }
     let seen_ms = state.closed_ms - state.window.age as i64 * step_ms;
     let limit_ms = state.window.stale_after() as i64 * step_ms + model.close_after_ms + step_ms;
     if state.memory.len() > 0 && now_ms.saturating_sub(seen_ms) > limit_ms {
-        return Some(Reason::Stale { age_ms: now_ms.saturating_sub(seen_ms), limit_ms });
+        return Some(Reason::Stale {
+            age_ms: now_ms.saturating_sub(seen_ms),
+            limit_ms,
+        });
     }
     if state.is_over(threshold) {
         // A fact needs no history.
@@ -297,11 +368,19 @@ fn refusal(state: &State, threshold: f64, now_ms: i64, model: &Model) -> Option<
     }
     let need = buckets_needed(state.memory.horizon, model);
     if state.memory.len() < need {
-        return Some(Reason::TooShort { have_ms: state.memory.len() as i64 * step_ms, need_ms: need as i64 * step_ms });
+        return Some(Reason::TooShort {
+            have_ms: state.memory.len() as i64 * step_ms,
+            need_ms: need as i64 * step_ms,
+        });
     }
-    let missing_ratio = state.window.missing_ratio(GAP_BUCKETS_MIN.max(2 * state.memory.horizon));
+    let missing_ratio = state
+        .window
+        .missing_ratio(GAP_BUCKETS_MIN.max(2 * state.memory.horizon));
     if missing_ratio > model.gap_ratio_max {
-        return Some(Reason::TooManyGaps { missing_ratio, limit_ratio: model.gap_ratio_max });
+        return Some(Reason::TooManyGaps {
+            missing_ratio,
+            limit_ratio: model.gap_ratio_max,
+        });
     }
     None
 }
@@ -332,8 +411,16 @@ fn answer(state: &State, threshold: f64, now_ms: i64, model: &Model) -> Forecast
         threshold,
         horizon_ms: state.horizon_ms,
         likely_ms: (said && v.probability >= model.off_probability).then(|| at(v.ahead)),
-        reasons: if said { reasons(state, model) } else { Vec::new() },
-        band: if said { band::band(&state.memory, v, state.closed_ms, model) } else { Vec::new() },
+        reasons: if said {
+            reasons(state, model)
+        } else {
+            Vec::new()
+        },
+        band: if said {
+            band::band(&state.memory, v, state.closed_ms, model)
+        } else {
+            Vec::new()
+        },
     }
 }
 
@@ -342,12 +429,19 @@ fn reasons(state: &State, model: &Model) -> Vec<Because> {
     let mut because = Vec::new();
     let step_ms = model.step_ms.max(1);
     if v.horizons > 0.0 {
-        because.push(Because::Record { crossed_ratio: v.record, horizons: v.horizons });
+        because.push(Because::Record {
+            crossed_ratio: v.record,
+            horizons: v.horizons,
+        });
     }
     if let Some((index, weight_ratio, expects)) = v.best
         && let Some(expert) = m.experts.get(index)
     {
-        because.push(Because::Expert { expert: *expert, weight_ratio, expects });
+        because.push(Because::Expert {
+            expert: *expert,
+            weight_ratio,
+            expects,
+        });
     }
     if let Some((index, probability)) = v.trend
         && let Some(trend) = m.now.trends.get(index)
@@ -359,10 +453,22 @@ fn reasons(state: &State, model: &Model) -> Vec<Because> {
         });
     }
     if m.now.cap.is_finite() {
-        because.push(Because::Sawtooth { period_ms: (m.now.tooth_period * step_ms as f64) as i64, top: m.now.cap });
+        because.push(Because::Sawtooth {
+            period_ms: (m.now.tooth_period * step_ms as f64) as i64,
+            top: m.now.cap,
+        });
+    }
+    if let (Some(probability), Some((number, Some(_)))) = (v.slow, &state.slow) {
+        let age_ms = state.closed_ms - number * step_ms;
+        because.push(Because::Decomposition {
+            probability,
+            age_ms,
+        });
     }
     if let Some(since) = m.now.since_reset {
-        because.push(Because::Reset { age_ms: since as i64 * step_ms });
+        because.push(Because::Reset {
+            age_ms: since as i64 * step_ms,
+        });
     }
     because
 }

@@ -22,8 +22,11 @@ pub struct Model {
     pub on_probability: f64,
     /// Probability below which a warning ends.
     pub off_probability: f64,
-    /// Buckets in a row over `on_probability` before a warning starts.
-    pub confirm_buckets: u32,
+    /// Probability above which a bucket counts as evidence, and below which it takes some away.
+    pub evidence_from: f64,
+    /// Sum of probability above `evidence_from` before a warning starts: one sure bucket does not
+    /// suffice, three likely ones do.
+    pub evidence_needed: f64,
     /// Weight of the present trend against the record, in horizons.
     pub prior_horizons: f64,
     /// How sharply better experts are preferred.
@@ -32,6 +35,10 @@ pub struct Model {
     pub halflife_ms: i64,
     /// Relative error granted to a trend's rise.
     pub trend_error_ratio: f64,
+    /// Share of the judgement that takes the whole past alike, not only what resembles the present.
+    pub whole_past_ratio: f64,
+    /// Share of the decomposition's probability where it is fitted.
+    pub decomposition_ratio: f64,
     /// How much each comparable past horizon counts.
     pub record_weight: f64,
     /// Fewest closed buckets for a forecast; at least an eighth of the horizon is needed too.
@@ -50,12 +57,15 @@ impl Default for Model {
             close_after_ms: crate::series::CLOSE_AFTER_MS,
             window_buckets: 4032,
             on_probability: 0.60,
-            off_probability: 0.25,
-            confirm_buckets: 3,
+            off_probability: 0.30,
+            evidence_from: 0.40,
+            evidence_needed: 0.65,
             prior_horizons: 1.0,
             selection_power: 4.0,
-            halflife_ms: 7 * 86_400_000,
-            trend_error_ratio: 0.35,
+            halflife_ms: 4 * 86_400_000,
+            trend_error_ratio: 0.5,
+            whole_past_ratio: 0.5,
+            decomposition_ratio: 0.35,
             record_weight: 2.0,
             buckets_min: 24,
             gap_ratio_max: 0.5,

@@ -1,0 +1,108 @@
+//! The heavy expert for long horizons: seasons and trend taken apart (MSTL) and the trend carried on
+//! by exponential smoothing (AutoETS), refitted at fixed bucket numbers only. The one room that
+//! knows augurs; nothing here judges.
+
+use augurs::ets::AutoETS;
+use augurs::mstl::MSTLModel;
+use augurs::prelude::*;
+
+use super::judge::upper_tail;
+use super::learn::Memory;
+
+/// Points over one horizon that a fit works on.
+const POINTS_PER_HORIZON: usize = 24;
+/// Points of history that a fit may take.
+const POINTS_MAX: usize = 336;
+/// Fewest points worth a fit.
+const POINTS_MIN: usize = 12;
+/// Refits over one horizon.
+const REFITS_PER_HORIZON: usize = 4;
+/// The interval that spans one standard deviation.
+const ONE_SIGMA: f64 = 0.6827;
+
+/// What the last fit expects.
+#[derive(Clone, Debug)]
+pub(crate) struct Course {
+    /// Bucket (number in memory) after which the course begins.
+    pub(crate) from: usize,
+    /// Buckets per point.
+    pub(crate) stride: usize,
+    mean: Vec<f64>,
+    sigma: Vec<f64>,
+}
+
+/// Buckets between two fits.
+pub(crate) fn refit_buckets(horizon: usize) -> usize {
+    (horizon / REFITS_PER_HORIZON).max(1)
+}
+
+/// Fits the history up to bucket `end` (inclusive).
+pub(crate) fn fit(m: &Memory, end: usize) -> Option<Course> {
+    let stride = (m.horizon / POINTS_PER_HORIZON).max(1);
+    let count = ((end + 1) / stride).min(POINTS_MAX);
+    if count < POINTS_MIN {
+        return None;
+    }
+    let begin = end + 1 - count * stride;
+    let points: Vec<f64> = m.raw[begin..=end]
+        .chunks_exact(stride)
+        .map(|chunk| chunk.iter().sum::<f64>() / stride as f64)
+        .collect();
+    let low = points.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = points.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let span = high - low;
+    let ahead = POINTS_PER_HORIZON + POINTS_PER_HORIZON / REFITS_PER_HORIZON;
+    if span <= m.now.noise * 1e-3 {
+        return Some(Course {
+            from: end,
+            stride,
+            mean: vec![high; ahead],
+            sigma: vec![m.now.noise; ahead],
+        });
+    }
+    // MSTL computes in f32: ratios of the span keep the digits that matter.
+    let ratios: Vec<f64> = points.iter().map(|p| (p - low) / span + 1.0).collect();
+    let said = decompose(m, stride, &ratios, ahead)?;
+    let intervals = said.intervals?;
+    let mean: Vec<f64> = said.point.iter().map(|p| (p - 1.0) * span + low).collect();
+    let sigma: Vec<f64> = intervals
+        .upper
+        .iter()
+        .zip(&said.point)
+        .map(|(u, p)| ((u - p) * span).max(m.now.noise * 1e-3))
+        .collect();
+    let sound = mean.iter().chain(&sigma).all(|v| v.is_finite());
+    sound.then_some(Course {
+        from: end,
+        stride,
+        mean,
+        sigma,
+    })
+}
+
+fn decompose(m: &Memory, stride: usize, ratios: &[f64], ahead: usize) -> Option<Forecast> {
+    let trend = AutoETS::non_seasonal();
+    let periods: Vec<usize> = m
+        .day
+        .into_iter()
+        .flat_map(|day| [day / stride, 7 * day / stride])
+        .filter(|period| *period >= 4 && ratios.len() >= 2 * period + 2)
+        .collect();
+    if periods.is_empty() {
+        return trend.fit(ratios).ok()?.predict(ahead, ONE_SIGMA).ok();
+    }
+    let model = MSTLModel::new(periods, trend.into_trend_model());
+    model.fit(ratios).ok()?.predict(ahead, ONE_SIGMA).ok()
+}
+
+impl Course {
+    /// Probability that some point of the next `horizon` buckets is over.
+    pub(crate) fn judge(&self, now: usize, horizon: usize, threshold: f64) -> f64 {
+        let ahead = (1..).map(|i| self.from + i * self.stride);
+        ahead
+            .zip(self.mean.iter().zip(&self.sigma))
+            .filter(|(at, _)| *at > now && *at <= now + horizon + self.stride)
+            .map(|(_, (mean, sigma))| upper_tail((threshold - mean) / sigma))
+            .fold(0.0, f64::max)
+    }
+}

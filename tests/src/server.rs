@@ -18,6 +18,9 @@ use crate::{free_port, wait_until};
 /// Until a fresh server is healthy: migrations, CA, argon2.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
+/// From a server's first answer to its first words.
+const SAYING_PATIENCE: Duration = Duration::from_secs(20);
+
 /// A server under test.
 #[derive(Debug)]
 pub struct Server {
@@ -150,7 +153,8 @@ impl Server {
     /// # Errors
     /// When it was not printed.
     pub fn admin_password(&self) -> Result<String> {
-        password_in(&self.log_text()).context("the server printed no password at its first start")
+        // It answers before it has said so.
+        wait_until("the password that a first start prints", SAYING_PATIENCE, || Ok(password_in(&self.log_text())))
     }
 
     /// Logs in as the administrator.

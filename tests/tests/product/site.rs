@@ -15,10 +15,10 @@ use forewarn_tests::server::{Server, Session};
 use serde_json::{Value, json};
 
 /// Long enough for anything that should happen at once, on a machine that builds something else too.
-pub const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// Times of the judgement three hundred times shorter than the defaults.
-pub const SERVER: &str = r#"
+pub(crate) const SERVER: &str = r#"
 [site]
 zone = "Asia/Shanghai"
 
@@ -31,7 +31,7 @@ tick_ms = 500
 "#;
 
 /// Ten times faster than the defaults.
-pub const AGENT: &str = "
+pub(crate) const AGENT: &str = "
 sample_interval_ms = 1000
 block_interval_ms = 3000
 early_block_ms = 1000
@@ -40,7 +40,7 @@ log = { poll_interval_ms = 200 }
 
 /// Leaves only these rules switched on: the machine that runs the tests is busy, and its processor,
 /// memory and other disks are not what a journey is about.
-pub fn keep_rules(session: &Session, kept: &[&str]) -> Result<()> {
+pub(crate) fn keep_rules(session: &Session, kept: &[&str]) -> Result<()> {
     for rule in session.get("/api/v1/rules")?.as_array().context("rules")? {
         let id = rule["id"].as_str().context("a rule without an id")?;
         change_rule(session, id, &json!({ "enabled": kept.contains(&id) }))?;
@@ -49,12 +49,12 @@ pub fn keep_rules(session: &Session, kept: &[&str]) -> Result<()> {
 }
 
 /// Changes a rule.
-pub fn change_rule(session: &Session, id: &str, change: &Value) -> Result<()> {
+pub(crate) fn change_rule(session: &Session, id: &str, change: &Value) -> Result<()> {
     session.send("PATCH", &format!("/api/v1/rules/{id}"), change).map(|_| ())
 }
 
 /// Adds a DingTalk robot of the room as a channel in Chinese and returns the channel's id.
-pub fn add_robot(session: &Session, room: &ChatRoom) -> Result<String> {
+pub(crate) fn add_robot(session: &Session, room: &ChatRoom) -> Result<String> {
     let channel = json!({
         "name": "值班群", "kind": "dingtalk", "url": room.url(Robot::DingTalk), "secret": SECRET,
         "language": "zh", "severity_min": "info",
@@ -64,7 +64,7 @@ pub fn add_robot(session: &Session, room: &ChatRoom) -> Result<String> {
 }
 
 /// Waits until the only host of the site has sent samples; its line of the overview.
-pub fn live_host(session: &Session) -> Result<Value> {
+pub(crate) fn live_host(session: &Session) -> Result<Value> {
     session.wait_for("/api/v1/overview", "a host with live samples", SOON, |overview| {
         let host = &overview["hosts"][0];
         host["mem_used_ratio"].as_f64().map(|_| host.clone())
@@ -72,22 +72,22 @@ pub fn live_host(session: &Session) -> Result<Value> {
 }
 
 /// All incidents of the site, newest first.
-pub fn incidents(session: &Session) -> Result<Vec<Value>> {
+pub(crate) fn incidents(session: &Session) -> Result<Vec<Value>> {
     Ok(session.get("/api/v1/incidents?state=all")?["incidents"].as_array().context("incidents")?.clone())
 }
 
 /// One series of a host, to be looked at through the API.
 #[derive(Debug, Clone)]
-pub struct Series<'a> {
-    pub host: &'a str,
-    pub entity: &'a str,
-    pub metric: &'a str,
-    pub instance: &'a str,
+pub(crate) struct Series<'a> {
+    pub(crate) host: &'a str,
+    pub(crate) entity: &'a str,
+    pub(crate) metric: &'a str,
+    pub(crate) instance: &'a str,
 }
 
 impl Series<'_> {
     /// Its points of a span, at the finest step that the API gives.
-    pub fn points(&self, session: &Session, from_ms: i64, to_ms: i64) -> Result<Vec<(i64, f64)>> {
+    pub(crate) fn points(&self, session: &Session, from_ms: i64, to_ms: i64) -> Result<Vec<(i64, f64)>> {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         query.append_pair("entity", self.entity).append_pair("metric", self.metric);
         query.append_pair("instance", self.instance).append_pair("points", "2000");
@@ -98,7 +98,7 @@ impl Series<'_> {
     }
 
     /// Its newest value of the last minutes.
-    pub fn last(&self, session: &Session) -> Result<Option<f64>> {
+    pub(crate) fn last(&self, session: &Session) -> Result<Option<f64>> {
         let now_ms = now_ms();
         Ok(self.points(session, now_ms - 300_000, now_ms + 2000)?.last().map(|point| point.1))
     }
@@ -106,41 +106,41 @@ impl Series<'_> {
 
 /// An agent made by hand, which sends exactly what a test wants.
 #[derive(Debug)]
-pub struct HandAgent {
-    pub client: Client,
-    pub host: HostId,
-    pub key: String,
-    pub epoch: u64,
+pub(crate) struct HandAgent {
+    pub(crate) client: Client,
+    pub(crate) host: HostId,
+    pub(crate) key: String,
+    pub(crate) epoch: u64,
 }
 
 /// Enrols with a token's secret; whatever the server answers.
-pub fn enroll(client: &Client, token: &str) -> Result<Answer> {
+pub(crate) fn enroll(client: &Client, token: &str) -> Result<Answer> {
     let secret = EnrollToken::decode(token).context("not a token")?.secret;
     client.send_json("POST", ENROLL_PATH, &json!({ "secret": secret, "hostname": "plant-3", "version": "0" }))
 }
 
 /// A fresh enrolment token.
-pub fn new_token(session: &Session, uses: u32) -> Result<String> {
+pub(crate) fn new_token(session: &Session, uses: u32) -> Result<String> {
     let made = session.send("POST", "/api/v1/tokens", &json!({ "uses": uses, "ttl_ms": 600_000 }))?;
     Ok(made["token"].as_str().context("no token")?.to_owned())
 }
 
 impl HandAgent {
     /// Enrols a host of its own.
-    pub fn enroll(server: &Server, session: &Session) -> Result<Self> {
+    pub(crate) fn enroll(server: &Server, session: &Session) -> Result<Self> {
         let client = server.agent_client()?;
         let reply: EnrollReply = serde_json::from_value(enroll(&client, &new_token(session, 1)?)?.ok()?)?;
         Ok(Self { client, host: reply.host, key: reply.key, epoch: now_ms().unsigned_abs() })
     }
 
     /// The layout of the blocks that [`Self::block`] makes.
-    pub fn layout() -> Layout {
+    pub(crate) fn layout() -> Layout {
         Layout { metrics: vec![Metric::of(Id::CpuCount, ""), Metric::of(Id::FsUsedRatio, "/data")] }
     }
 
     /// A block of ten seconds that starts at an instant: ten samples of two series, and the fill level
     /// of `/data` in the urgent section.
-    pub fn block(&self, seq: u64, start_ms: i64, used_ratio: f64) -> Block {
+    pub(crate) fn block(&self, seq: u64, start_ms: i64, used_ratio: f64) -> Block {
         let entity = EntityId::of_host(self.host);
         let last = LastValue { entity, metric: Id::FsUsedRatio, instance: "/data".into(), value: used_ratio };
         let record = Entity {
@@ -170,26 +170,26 @@ impl HandAgent {
     }
 
     /// Its bytes.
-    pub fn encode(block: &Block) -> Vec<u8> {
+    pub(crate) fn encode(block: &Block) -> Vec<u8> {
         let layout = Self::layout();
         block.encode(|id| (id == layout.id()).then_some(&layout)).unwrap()
     }
 
     /// Sends bytes as a block with this agent's key, its clock `skew_ms` off.
-    pub fn push_with_skew(&self, bytes: Vec<u8>, skew_ms: i64) -> Result<Answer> {
+    pub(crate) fn push_with_skew(&self, bytes: Vec<u8>, skew_ms: i64) -> Result<Answer> {
         let bearer = format!("Bearer {}:{}", self.host, self.key);
         let sent = format!("2000000,{}", now_ms() + skew_ms);
         self.client.send("POST", BLOCK_PATH, &[("authorization", &bearer), (SENT_HEADER, &sent)], bytes)
     }
 
     /// Sends bytes as a block with this agent's key.
-    pub fn push(&self, bytes: Vec<u8>) -> Result<Answer> {
+    pub(crate) fn push(&self, bytes: Vec<u8>) -> Result<Answer> {
         self.push_with_skew(bytes, 0)
     }
 }
 
 /// Status, error word and sentence of a refusal.
-pub fn refusal(answer: &Answer) -> (u16, String, String) {
+pub(crate) fn refusal(answer: &Answer) -> (u16, String, String) {
     let json = answer.json().unwrap();
     let word = |key: &str| json[key].as_str().unwrap_or_default().to_owned();
     let (error, detail) = (word("error"), word("detail"));

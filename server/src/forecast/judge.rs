@@ -159,14 +159,7 @@ struct Mixture {
 }
 
 /// The experts, each corrected by its weighted errors and weighed by them.
-fn mixture(
-    m: &Memory,
-    threshold: f64,
-    model: &Model,
-    weights: &[f32],
-    k: usize,
-    env: bool,
-) -> Mixture {
+fn mixture(m: &Memory, threshold: f64, model: &Model, weights: &[f32], k: usize, env: bool) -> Mixture {
     let now = &m.now;
     let total: f64 = f64::from(sum(weights));
     let horizons = total * m.stride as f64 / m.horizon as f64 * HORIZON_WEIGHT * now.teeth;
@@ -174,13 +167,7 @@ fn mixture(
     let mut loss_min = f64::INFINITY;
     let mut table: Vec<(f64, f64, f64)> = Vec::with_capacity(m.experts.len());
     for (e, errors) in m.errors.iter().enumerate() {
-        if k < m.ready_at[e]
-            || (!env
-                && matches!(
-                    m.experts[e],
-                    crate::model::forecast::Expert::Envelope { .. }
-                ))
-        {
+        if k < m.ready_at[e] || (!env && matches!(m.experts[e], crate::model::forecast::Expert::Envelope { .. })) {
             table.push((f64::INFINITY, 0.0, 0.0));
             continue;
         }
@@ -206,12 +193,7 @@ fn mixture(
             best = (e, w, now.experts[e] + mean);
         }
     }
-    Mixture {
-        over: over / share,
-        level: level / share,
-        horizons,
-        best: (best.0, best.1 / share, best.2),
-    }
+    Mixture { over: over / share, level: level / share, horizons, best: (best.0, best.1 / share, best.2) }
 }
 
 /// Recent past states count more, and nothing else.

@@ -250,6 +250,7 @@ pub(crate) fn below(root: &Path, path: &Path) -> PathBuf {
 
 /// The log filter: `FOREWARN_LOG`, or `info`.
 #[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the settings room")]
 pub(crate) fn log_filter() -> String {
     std::env::var("FOREWARN_LOG").unwrap_or_else(|_| "info".to_owned())
 }

@@ -57,7 +57,7 @@ pub struct RawSettings {
 }
 
 /// `[database]`
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Database {
     /// `sqlite://FILE` or `mysql://user:password@host:port/name`; empty: a file in the data directory.
@@ -152,7 +152,7 @@ impl Default for RawSettings {
     fn default() -> Self {
         Self {
             data_dir: "data".into(),
-            database: Database { url: String::new() },
+            database: Database::default(),
             console: Console::default(),
             https: Https::default(),
             site: Site::default(),
@@ -161,12 +161,6 @@ impl Default for RawSettings {
             notify: Notify::default(),
             limits: Limits::default(),
         }
-    }
-}
-
-impl Default for Database {
-    fn default() -> Self {
-        Self { url: String::new() }
     }
 }
 

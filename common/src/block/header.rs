@@ -137,8 +137,11 @@ pub(super) fn assemble(header: &Header, sections: &[(SectionKind, Vec<u8>)]) -> 
     Ok(bytes)
 }
 
+/// The sections of a block, still closed.
+type Closed<'a> = Vec<(Section, &'a [u8])>;
+
 /// Reads header and table and verifies every checksum.
-pub(super) fn parse(bytes: &[u8]) -> Result<(Header, Vec<(Section, &[u8])>), DecodeError> {
+pub(super) fn parse(bytes: &[u8]) -> Result<(Header, Closed<'_>), DecodeError> {
     check("block", bytes.len(), limit::BLOCK_BYTES_MAX)?;
     let mut reader = Reader::new(bytes);
     if &reader.array::<4>("magic")? != MAGIC {

@@ -147,7 +147,7 @@ impl<'a> RawBlock<'a> {
     /// # Errors
     /// The section is malformed or exceeds a limit.
     pub fn urgent(&self) -> Result<Urgent, DecodeError> {
-        self.open(SectionKind::Urgent, |reader| Urgent::read(reader))
+        self.open(SectionKind::Urgent, Urgent::read)
     }
 
     /// The dictionary; empty when the block has none.
@@ -155,7 +155,7 @@ impl<'a> RawBlock<'a> {
     /// # Errors
     /// The section is malformed or exceeds a limit.
     pub fn dictionary(&self) -> Result<Dictionary, DecodeError> {
-        self.open(SectionKind::Dictionary, |reader| Dictionary::read(reader))
+        self.open(SectionKind::Dictionary, Dictionary::read)
     }
 
     /// The samples, and how many groups were left out because `layout` does not know theirs.

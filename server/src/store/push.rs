@@ -100,6 +100,9 @@ struct NewState<'a> {
     last_values: Vec<u8>,
 }
 
+/// Host, seen, skew, time of the last values, the last values.
+type StateRow = (Vec<u8>, i64, i64, i64, Vec<u8>);
+
 /// A row of the block table, of any tier.
 #[derive(Insertable)]
 #[diesel(table_name = block, treat_none_as_default_value = false)]
@@ -308,7 +311,7 @@ fn save_states(connection: &mut Conn, arrivals: &[Arriving], fresh: &[&Arriving]
     let mut states = HashMap::new();
     for ids in ids.chunks(INSERT_ROWS_MAX) {
         let these = || host_state::table.filter(host_state::host.eq_any(ids));
-        let rows: Vec<(Vec<u8>, i64, i64, i64, Vec<u8>)> = these().load(connection)?;
+        let rows: Vec<StateRow> = these().load(connection)?;
         if !rows.is_empty() && diesel::delete(these()).execute(connection)? != rows.len() {
             return Err(TxError::Raced);
         }

@@ -12,7 +12,7 @@ STATIC := RUSTFLAGS="-C target-feature=+crt-static"
 HOST  := $(shell rustc -vV | sed -n 's/^host: //p')
 
 .DEFAULT_GOAL := help
-.PHONY: help fuzz run build test check machine house fmt fmt-check lint doc unit console console-test product images bundle
+.PHONY: help fuzz openapi run build test check machine house fmt fmt-check lint doc unit console console-test product images bundle
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,11 @@ $(WEB)/node_modules/.package-lock.json: $(WEB)/package.json $(WEB)/package-lock.
 $(WEB)/dist/index.html: $(WEB)/node_modules/.package-lock.json $(shell find $(WEB)/src $(WEB)/public $(WEB)/index.html $(WEB)/vite.config.ts -type f 2>/dev/null)
 	npm --prefix $(WEB) run build
 	@touch $@ server/console/build.rs # a build before there was a console does not look for one again
+
+openapi: ## Write the API's snapshot and the console's types after a change of the API
+	$(CARGO) run --locked -q -p forewarn-server -- openapi > $(OUT)/openapi.json
+	cp $(OUT)/openapi.json $(WEB)/openapi.json
+	npm --prefix $(WEB) run types
 
 fmt: ## Format the Rust sources
 	$(CARGO) fmt --all

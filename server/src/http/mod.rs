@@ -217,3 +217,29 @@ fn console(path: &str) -> Response {
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_openapi_snapshot_that_the_console_is_typed_by_is_current() {
+        let kept: Option<serde_json::Value> =
+            serde_json::from_str(include_str!("../../console/web/openapi.json")).ok();
+        assert!(
+            kept == Some(openapi()),
+            "the API has changed: run `make openapi`, look at the difference and commit it"
+        );
+    }
+
+    #[test]
+    fn every_route_of_the_document_has_a_summary_and_a_reply() {
+        let document = openapi();
+        let paths = document["paths"].as_object().into_iter().flatten();
+        let operations: Vec<_> = paths.flat_map(|(_, methods)| methods.as_object().into_iter().flatten()).collect();
+        assert!(operations.len() >= 20, "{}", operations.len());
+        for (method, operation) in operations {
+            assert!(operation["summary"].is_string() && operation["responses"]["default"].is_object(), "{method}");
+        }
+    }
+}

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use forewarn_common::clock;
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -23,6 +24,8 @@ use crate::model::channel::{Channel, ChannelKind, DeliveryState};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest time for one round of a channel, well below the lease on its deliveries; what is left comes next time.
+const SEND_BUDGET_MS: i64 = 45_000;
 /// Answers are a line of JSON; a login page that a proxy puts in between may be longer.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// As kept with the delivery.
@@ -86,23 +89,21 @@ impl Notifier {
         let (room, free_ms) = (limiter.room(channel.kind, now_ms), limiter.free_ms(channel.kind, now_ms));
         let plan = plan(channel, letters, room, free_ms, now_ms);
         let mut outcomes = plan.settled;
-        // Until when the rest waits, and until when each incident's later messages do: the order is kept.
-        let mut stopped: Option<(Verdict, String)> = None;
-        let mut waiting: HashMap<String, i64> = HashMap::new();
+        // What comes after a failure waits as long: the receiver is not well, and the order of messages is kept.
+        let mut stopped: Option<(i64, String)> = None;
+        let started_ms = clock::boot_ms();
         for letters in plan.messages {
-            if let Some((verdict, answer)) = &stopped {
-                for letter in letters {
-                    outcomes.push(put_off(letter.delivery, *verdict, answer, now_ms));
-                }
+            let spent_ms = clock::boot_ms().saturating_sub(started_ms);
+            if spent_ms > SEND_BUDGET_MS {
+                outcomes.extend(letters.into_iter().map(|letter| letter.delivery));
                 continue;
             }
-            if let [letter] = letters.as_slice()
-                && let Some(due_ms) = waiting.get(&letter.incident.id)
-            {
-                outcomes.push(Outcome { due_ms: due_ms.saturating_add(1), ..letter.delivery.clone() });
+            if let Some((due_ms, answer)) = &stopped {
+                outcomes.extend(letters.into_iter().map(|letter| put_off(letter.delivery, *due_ms, answer)));
                 continue;
             }
-            limiter.record(channel.kind, now_ms);
+            // The limit counts when a message really goes, which after a slow one is later than planned.
+            limiter.record(channel.kind, now_ms.saturating_add(spent_ms));
             let (verdict, answer) = self.tell(channel, &letters, site, now_ms).await;
             if let Verdict::Limited { wait_ms } = verdict {
                 limiter.lock(now_ms.saturating_add(wait_ms));
@@ -110,12 +111,9 @@ impl Notifier {
             for letter in letters {
                 let outcome = after(letter.delivery, verdict, &answer, now_ms);
                 if outcome.state == DeliveryState::Queued {
-                    waiting.insert(letter.incident.id, outcome.due_ms);
+                    stopped = Some((outcome.due_ms, answer.clone()));
                 }
                 outcomes.push(outcome);
-            }
-            if matches!(verdict, Verdict::Limited { .. } | Verdict::Busy) {
-                stopped = Some((verdict, answer));
             }
         }
         outcomes

@@ -98,10 +98,9 @@ pub(super) fn after(delivery: Delivery, verdict: Verdict, answer: &str, now_ms: 
     delivery
 }
 
-/// The delivery when one before it has just failed: it waits as long, and has not been tried.
-pub(super) fn put_off(delivery: Delivery, verdict: Verdict, answer: &str, now_ms: i64) -> Outcome {
-    let attempts = delivery.attempts;
-    Delivery { attempts, ..after(delivery, verdict, answer, now_ms) }
+/// The delivery when one before it has just failed and is due at `before_ms`: it comes after that one, untried.
+pub(super) fn put_off(delivery: Delivery, before_ms: i64, answer: &str) -> Outcome {
+    Delivery { due_ms: before_ms.saturating_add(1), answer: clean(answer, ANSWER_CHARS_MAX), ..delivery }
 }
 
 fn settle(delivery: Delivery, state: DeliveryState, now_ms: i64) -> Outcome {

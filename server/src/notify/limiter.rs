@@ -20,7 +20,12 @@ const FEISHU: &[Window] = &[Window { count: 4, span_ms: 1000 }, Window { count: 
 // A receiver of the site's own: enough for any burst of incidents, too little to hurt it.
 const WEBHOOK: &[Window] = &[Window { count: 10, span_ms: 1000 }, Window { count: 300, span_ms: MINUTE_MS }];
 
-/// The recent sends of one channel.
+/// Marks of the future beyond this come from a clock that was set back since, and do not count.
+const AHEAD_MS_MAX: i64 = 2 * MINUTE_MS;
+/// No lockout is longer.
+const LOCK_MS_MAX: i64 = 30 * MINUTE_MS;
+
+/// The recent sends of one channel, ascending.
 #[derive(Debug, Default)]
 pub(super) struct Limiter {
     sent_ms: VecDeque<i64>,
@@ -31,7 +36,7 @@ impl Limiter {
     /// How many messages may be sent now.
     #[must_use]
     pub(super) fn room(&self, kind: ChannelKind, now_ms: i64) -> usize {
-        if now_ms < self.locked_until_ms {
+        if self.is_locked(now_ms) {
             return 0;
         }
         let room = |window: &Window| window.count.saturating_sub(self.sent_within(window.span_ms, now_ms));
@@ -41,18 +46,20 @@ impl Limiter {
     /// When there is room again; `now_ms` when there is.
     #[must_use]
     pub(super) fn free_ms(&self, kind: ChannelKind, now_ms: i64) -> i64 {
-        let free = |window: &Window| match self.sent_ms.len().checked_sub(window.count) {
-            Some(index) => self.sent_ms.get(index).map_or(now_ms, |sent_ms| sent_ms.saturating_add(window.span_ms)),
-            None => now_ms,
+        let free = |window: &Window| {
+            let blocking = self.counted(now_ms).nth(window.count - 1);
+            blocking.map_or(now_ms, |sent_ms| sent_ms.saturating_add(window.span_ms))
         };
-        windows(kind).iter().map(free).max().unwrap_or(now_ms).max(self.locked_until_ms).max(now_ms)
+        let locked_until_ms = if self.is_locked(now_ms) { self.locked_until_ms } else { now_ms };
+        windows(kind).iter().map(free).max().unwrap_or(now_ms).max(locked_until_ms).max(now_ms)
     }
 
     /// A message goes out; whether the receiver takes it or not, it has counted it.
     pub(super) fn record(&mut self, kind: ChannelKind, now_ms: i64) {
-        // A clock set back must not leave sends in the future.
-        self.sent_ms.retain(|sent_ms| *sent_ms <= now_ms);
-        self.sent_ms.push_back(now_ms);
+        self.sent_ms.retain(|sent_ms| sent_ms.saturating_sub(now_ms) <= AHEAD_MS_MAX);
+        // Who waited for its turn may come with an older clock than the one before it.
+        let at_ms = self.sent_ms.back().map_or(now_ms, |last_ms| now_ms.max(*last_ms));
+        self.sent_ms.push_back(at_ms);
         let kept = windows(kind).iter().map(|window| window.count).max().unwrap_or(0);
         while self.sent_ms.len() > kept {
             self.sent_ms.pop_front();
@@ -61,11 +68,20 @@ impl Limiter {
 
     /// The receiver has shut us out until then.
     pub(super) fn lock(&mut self, until_ms: i64) {
-        self.locked_until_ms = self.locked_until_ms.max(until_ms);
+        self.locked_until_ms = until_ms;
+    }
+
+    fn is_locked(&self, now_ms: i64) -> bool {
+        (1..=LOCK_MS_MAX).contains(&self.locked_until_ms.saturating_sub(now_ms))
     }
 
     fn sent_within(&self, span_ms: i64, now_ms: i64) -> usize {
-        self.sent_ms.iter().rev().take_while(|sent_ms| now_ms.saturating_sub(**sent_ms) < span_ms).count()
+        self.counted(now_ms).take_while(|sent_ms| now_ms.saturating_sub(*sent_ms) < span_ms).count()
+    }
+
+    /// The sends that count, newest first.
+    fn counted(&self, now_ms: i64) -> impl Iterator<Item = i64> {
+        self.sent_ms.iter().rev().copied().filter(move |sent_ms| sent_ms.saturating_sub(now_ms) <= AHEAD_MS_MAX)
     }
 }
 
@@ -104,6 +120,27 @@ mod tests {
         assert_eq!(limiter.room(ChannelKind::DingTalk, T0 + 599_999), 0);
         assert_eq!(limiter.free_ms(ChannelKind::DingTalk, T0), T0 + 600_000);
         assert_eq!(limiter.room(ChannelKind::DingTalk, T0 + 600_000), 18);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_does_not_silence_a_channel_for_hours() {
+        let mut limiter = Limiter::default();
+        for _ in 0..18 {
+            limiter.record(ChannelKind::WeCom, T0 + 3_600_000);
+        }
+        limiter.lock(T0 + 3_600_000);
+        assert_eq!(limiter.room(ChannelKind::WeCom, T0), 18);
+        assert_eq!(limiter.free_ms(ChannelKind::WeCom, T0), T0);
+    }
+
+    #[test]
+    fn a_sender_with_an_older_clock_does_not_wipe_the_newer_sends() {
+        let mut limiter = Limiter::default();
+        for second in 0..17 {
+            limiter.record(ChannelKind::WeCom, T0 + second * 1000);
+        }
+        limiter.record(ChannelKind::WeCom, T0);
+        assert_eq!(limiter.room(ChannelKind::WeCom, T0 + 20_000), 0);
     }
 
     proptest! {

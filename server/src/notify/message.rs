@@ -229,10 +229,7 @@ impl Teller<'_> {
         let threshold = self.threshold();
         let metric = self.metric_unless_plain();
         match self.crossing() {
-            Some(range) if self.is_chinese() => {
-                let gap = if range.ends_with('前') { "" } else { " " };
-                format!("{metric}预计{range}{gap}达到 {threshold}")
-            }
+            Some(range) if self.is_chinese() => format!("{metric}预计{range} 达到 {threshold}"),
             Some(range) => format!("{metric}expected to reach {threshold} {range}"),
             None if self.is_chinese() => format!("{metric}预计将达到 {threshold}"),
             None => format!("{metric}expected to reach {threshold}"),

@@ -92,6 +92,7 @@ pub(super) fn disk_warning() -> Incident {
             likely_ms: T0 + 4 * HOUR,
             latest_ms: T0 + 5 * HOUR + 37 * MINUTE,
         },
+        warned: true,
         probability: 0.87,
         at_ms: T0 - MINUTE,
         value: 0.8437,

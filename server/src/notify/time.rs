@@ -21,21 +21,16 @@ pub(super) struct Clock<'a> {
 }
 
 impl Clock<'_> {
-    /// `今晚 21:10–23:40`, `明天 02:10–05:00`, `今晚 23:10–明天 02:40`, or `今天 15:30 前` when it may be any moment.
+    /// `今晚 21:10–23:40`, `明天 02:10–05:00`, `今晚 23:10–明天 02:40`. Always a range, and never one that begins in
+    /// the past: what may be any moment begins this minute.
     pub(super) fn range(&self, earliest_ms: i64, latest_ms: i64) -> String {
+        let this_minute_ms = self.now_ms.div_euclid(MINUTE_MS) * MINUTE_MS;
+        let earliest_ms = earliest_ms.max(this_minute_ms);
         let latest_ms = latest_ms.max(earliest_ms);
         let step_ms = step_ms(latest_ms - earliest_ms, earliest_ms - self.now_ms);
-        let first_ms = earliest_ms.div_euclid(step_ms) * step_ms;
+        let first_ms = (earliest_ms.div_euclid(step_ms) * step_ms).max(this_minute_ms);
         let last_ms = latest_ms.saturating_add(step_ms - 1).div_euclid(step_ms) * step_ms;
-        if first_ms <= self.now_ms {
-            let last_ms = last_ms.max(self.now_ms + MINUTE_MS);
-            let today = self.date(last_ms).is_some_and(|date| Some(date) == self.date(self.now_ms));
-            return match self.language {
-                Language::Chinese => format!("{} 前", self.moment(last_ms)),
-                Language::English if today => format!("before {}", self.format(last_ms, "%H:%M")),
-                Language::English => format!("before {}", self.moment(last_ms)),
-            };
-        }
+        let last_ms = if last_ms > first_ms { last_ms } else { first_ms.saturating_add(step_ms) };
         let (first_day, first) = self.parts(first_ms);
         let (last_day, last) = self.parts(last_ms);
         let dash = match self.language {
@@ -77,11 +72,14 @@ impl Clock<'_> {
         let two = |high: i64, high_unit: &str, low: i64, low_unit: &str| {
             if low == 0 { format!("{high} {high_unit}") } else { format!("{high} {high_unit} {low} {low_unit}") }
         };
-        match length_ms {
-            ..MINUTE_MS => format!("{} {second}", length_ms / 1000),
-            ..HOUR_MS => format!("{} {minute}", length_ms / MINUTE_MS),
-            ..DAY_MS => two(length_ms / HOUR_MS, hour, length_ms % HOUR_MS / MINUTE_MS, minute),
-            _ => two(length_ms / DAY_MS, day, length_ms % DAY_MS / HOUR_MS, hour),
+        if length_ms < MINUTE_MS {
+            format!("{} {second}", length_ms / 1000)
+        } else if length_ms < HOUR_MS {
+            format!("{} {minute}", length_ms / MINUTE_MS)
+        } else if length_ms < DAY_MS {
+            two(length_ms / HOUR_MS, hour, length_ms % HOUR_MS / MINUTE_MS, minute)
+        } else {
+            two(length_ms / DAY_MS, day, length_ms % DAY_MS / HOUR_MS, hour)
         }
     }
 
@@ -153,14 +151,16 @@ fn join(day: &str, time: &str) -> String {
     if day.is_empty() { time.to_owned() } else { format!("{day} {time}") }
 }
 
-/// How round the ends are: a range of a day, or one far ahead, needs no minutes; one of half an hour does.
+/// How round the ends are: a range of a day, or one far ahead, needs no minutes; one of ten minutes does.
 fn step_ms(width_ms: i64, ahead_ms: i64) -> i64 {
-    match width_ms.max(ahead_ms / 4) {
-        ..HOUR_MS => 5 * MINUTE_MS,
-        ..10_800_000 => 10 * MINUTE_MS,
-        ..43_200_000 => 30 * MINUTE_MS,
-        _ => HOUR_MS,
-    }
+    let steps = [
+        (20 * MINUTE_MS, MINUTE_MS),
+        (HOUR_MS, 5 * MINUTE_MS),
+        (3 * HOUR_MS, 10 * MINUTE_MS),
+        (DAY_MS / 2, 30 * MINUTE_MS),
+    ];
+    let size_ms = width_ms.max(ahead_ms / 4);
+    steps.iter().find(|(below_ms, _)| size_ms < *below_ms).map_or(HOUR_MS, |(_, step_ms)| *step_ms)
 }
 
 #[cfg(test)]
@@ -242,12 +242,22 @@ mod tests {
                 "2026-11-22T14:03:00+08:00",
                 "2026-11-22T14:04:00+08:00",
                 "2026-11-22T14:21:00+08:00",
-                "今天 14:25 前",
+                "今天 14:04–14:21",
             ),
         ];
         for (language, now, first, last, said) in cases {
             assert_eq!(range(language, now, first, last), said);
         }
+    }
+
+    #[test]
+    fn what_may_be_any_moment_begins_this_minute() {
+        let zone = TimeZone::get("Asia/Shanghai").unwrap();
+        let now_ms = at("2026-11-22T14:03:20+08:00");
+        let clock = Clock { zone: &zone, language: Language::Chinese, now_ms };
+        assert_eq!(clock.range(now_ms - HOUR_MS, now_ms + 4 * MINUTE_MS), "今天 14:03–14:08");
+        assert_eq!(clock.range(now_ms - HOUR_MS, now_ms - MINUTE_MS), "今天 14:03–14:04");
+        assert_eq!(clock.range(now_ms + 9 * MINUTE_MS, now_ms + 50 * MINUTE_MS), "今天 14:10–14:55");
     }
 
     #[test]

@@ -89,6 +89,7 @@ impl Bench {
 fn forecast(at_ms: i64, value: f64, state: State) -> Forecast {
     Forecast {
         state,
+        warned: matches!(state, State::Warning { .. }),
         probability: 0.9,
         at_ms,
         value,

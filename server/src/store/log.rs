@@ -74,14 +74,13 @@ struct NewEvent<'a> {
 pub(super) fn insert_hits(connection: &mut Conn, fresh: &[&Arriving]) -> Tx<()> {
     for arriving in fresh {
         let header = &arriving.header;
-        let shift_ms = arriving.corrected_start_ms - header.start_ms;
         let (mut rows, mut bytes) = (Vec::new(), 0);
         for (ordinal, hit) in (0_i32..).zip(&arriving.urgent.hits) {
             let samples: Vec<SampleRow> = hit
                 .samples
                 .iter()
                 .map(|sample| SampleRow {
-                    at_ms: sample.at_ms.saturating_add(shift_ms),
+                    at_ms: arriving.corrected_ms(sample.at_ms),
                     line: sample.line.clone(),
                     before: sample.before.clone(),
                     after: sample.after.clone(),
@@ -93,7 +92,7 @@ pub(super) fn insert_hits(connection: &mut Conn, fresh: &[&Arriving]) -> Tx<()> 
             }
             bytes += samples.len();
             rows.push(NewHit {
-                last_ms: hit.last_ms.saturating_add(shift_ms),
+                last_ms: arriving.corrected_ms(hit.last_ms),
                 host: header.host.0.as_slice(),
                 epoch: signed(header.epoch),
                 seq: signed(header.seq),
@@ -102,7 +101,7 @@ pub(super) fn insert_hits(connection: &mut Conn, fresh: &[&Arriving]) -> Tx<()> 
                 rule: hit.rule.as_str(),
                 severity: i16::from(hit.severity.code()),
                 hits: i64::try_from(hit.count).unwrap_or(i64::MAX),
-                first_ms: hit.first_ms.saturating_add(shift_ms),
+                first_ms: arriving.corrected_ms(hit.first_ms),
                 samples,
             });
         }
@@ -116,11 +115,10 @@ pub(super) fn insert_hits(connection: &mut Conn, fresh: &[&Arriving]) -> Tx<()> 
 pub(super) fn insert_events(connection: &mut Conn, fresh: &[&Arriving]) -> Tx<()> {
     for arriving in fresh {
         let header = &arriving.header;
-        let shift_ms = arriving.corrected_start_ms - header.start_ms;
         let mut rows = Vec::new();
         for (ordinal, event) in (0_i32..).zip(&arriving.urgent.events) {
             rows.push(NewEvent {
-                at_ms: event.at_ms.saturating_add(shift_ms),
+                at_ms: arriving.corrected_ms(event.at_ms),
                 host: header.host.0.as_slice(),
                 epoch: signed(header.epoch),
                 seq: signed(header.seq),

@@ -2,7 +2,7 @@
 //!
 //! Only delegation, and how a connection is opened. No query of the product belongs here.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use diesel::connection::{
@@ -68,6 +68,9 @@ fn bad(error: impl std::fmt::Display) -> ConnectionError {
 async fn resolve(name: &str) -> Result<Option<Vec<IpAddr>>, ConnectionError> {
     if name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
         return Ok(None);
+    }
+    if name == "localhost" {
+        return Ok(Some(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]));
     }
     let resolver = hickory_resolver::TokioResolver::builder_tokio().and_then(|builder| builder.build()).map_err(bad)?;
     let found = resolver.lookup_ip(name).await.map_err(bad)?;

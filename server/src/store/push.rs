@@ -18,6 +18,8 @@ use super::{Store, StoreError, log, read, signed};
 
 /// Longest span of a block: every sample lies within it of the block's start, which bounds how far back a read looks.
 pub const BLOCK_SPAN_MS_MAX: i64 = 12 * HOUR_MS;
+/// A block that starts later than this after its arrival would neither be merged nor deleted for as long.
+const FUTURE_MS_MAX: i64 = 24 * HOUR_MS;
 /// Bytes of blocks in one INSERT: far below any sensible `max_allowed_packet`.
 const INSERT_BYTES_MAX: usize = 4 << 20;
 /// Rows of one INSERT: SQLite takes 32,766 parameters a statement.
@@ -56,6 +58,23 @@ pub struct Arriving {
     pub dictionary: Dictionary,
     /// Last values, keyword hits, engine events.
     pub urgent: Urgent,
+}
+
+impl Arriving {
+    /// What has to be added to the agent's times.
+    pub(super) fn shift_ms(&self) -> i64 {
+        self.corrected_start_ms - self.header.start_ms
+    }
+
+    /// The end of its span by the server's clock, exclusive.
+    fn end_ms(&self) -> i64 {
+        self.corrected_start_ms + i64::from(self.header.step_ms) * i64::from(self.header.ticks)
+    }
+
+    /// A time that the agent named, by the server's clock; never later than the block can know of.
+    pub(super) fn corrected_ms(&self, time_ms: i64) -> i64 {
+        time_ms.saturating_add(self.shift_ms()).clamp(0, self.received_ms.saturating_add(limit::CLOCK_SKEW_MS_MAX))
+    }
 }
 
 /// What became of an arriving block.
@@ -246,6 +265,9 @@ fn refusal(arriving: &Arriving, ranges: &Ranges) -> Option<&'static str> {
     if !(0..i64::MAX / 4).contains(&arriving.corrected_start_ms) {
         return Some("the block starts at no possible time");
     }
+    if arriving.corrected_start_ms > arriving.received_ms.saturating_add(FUTURE_MS_MAX) {
+        return Some("the block starts in the future");
+    }
     if arriving.bytes.len() > limit::BLOCK_BYTES_MAX {
         return Some("the block is too large");
     }
@@ -259,8 +281,7 @@ fn insert_blocks(connection: &mut Conn, fresh: &[&Arriving]) -> Tx<()> {
     let (mut rows, mut bytes) = (Vec::new(), 0);
     for (index, arriving) in fresh.iter().enumerate() {
         let header = &arriving.header;
-        let start_ms = arriving.corrected_start_ms;
-        let end_ms = start_ms + i64::from(header.step_ms) * i64::from(header.ticks);
+        let (start_ms, end_ms) = (arriving.corrected_start_ms, arriving.end_ms());
         bytes += arriving.bytes.len();
         rows.push(NewBlock {
             tier: TIER_PUSHED,
@@ -301,7 +322,9 @@ fn save_states(connection: &mut Conn, arrivals: &[Arriving], fresh: &[&Arriving]
     }
     let mut latest: HashMap<HostId, (i64, &Arriving)> = HashMap::new();
     for arriving in fresh.iter().filter(|arriving| !arriving.urgent.last.is_empty()) {
-        let at_ms = arriving.urgent.at_ms.saturating_add(arriving.corrected_start_ms - arriving.header.start_ms);
+        // An agent that names an impossible time must not keep its later values out.
+        let at_ms = arriving.urgent.at_ms.saturating_add(arriving.shift_ms());
+        let at_ms = at_ms.clamp(arriving.corrected_start_ms, arriving.end_ms());
         let entry = latest.entry(arriving.header.host).or_insert((at_ms, arriving));
         if at_ms >= entry.0 {
             *entry = (at_ms, arriving);
@@ -455,8 +478,7 @@ fn save_groups(connection: &mut Conn, fresh: &[&Arriving], known: &mut HashMap<H
     let mut new: BTreeMap<(HostId, EntityId, LayoutId), (i64, i64)> = BTreeMap::new();
     for arriving in fresh {
         let header = &arriving.header;
-        let start_ms = arriving.corrected_start_ms;
-        let end_ms = start_ms + i64::from(header.step_ms) * i64::from(header.ticks);
+        let (start_ms, end_ms) = (arriving.corrected_start_ms, arriving.end_ms());
         let known = known.entry(header.host).or_default();
         for (entity, layout) in &arriving.keys {
             match known.groups.get(&(*entity, *layout)) {

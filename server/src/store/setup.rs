@@ -54,6 +54,17 @@ fn migrate(connection: &mut Conn) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Takes every migration back, newest first.
+#[cfg(test)]
+pub(super) fn take_back(connection: &mut Conn) -> Result<(), StoreError> {
+    let source = match connection {
+        Conn::Mysql(_) => MYSQL,
+        Conn::Sqlite(_) => SQLITE,
+    };
+    connection.revert_all_migrations(source).map_err(|error| StoreError::Setup(error.to_string()))?;
+    Ok(())
+}
+
 fn text(connection: &mut Conn, expression: &str) -> Option<String> {
     diesel::select(sql::<Text>(expression)).get_result(connection).ok()
 }

@@ -22,6 +22,9 @@ on_both_engines!(
     many_late_parts_become_one,
     retention_deletes_what_is_old_and_nothing_else,
     a_round_out_of_time_goes_on_next_time,
+    reading_while_hours_are_merged_misses_nothing,
+    a_very_wide_hour_becomes_several_rows,
+    a_clock_set_back_keeps_both_samples,
 );
 
 /// How many rows each tier has.
@@ -227,4 +230,48 @@ async fn a_round_out_of_time_goes_on_next_time(place: Place) {
     assert!(!report.finished && report.merges == 0);
     assert!(store.compact(AFTER_MS, LONG).await.unwrap().finished);
     assert_same(&everything(&store, agent.host).await, &expected(&times_of(&blocks(agent))));
+}
+
+async fn reading_while_hours_are_merged_misses_nothing(place: Place) {
+    let (store, agent) = (place.open().await, Agent::new(1));
+    store.push(blocks(agent)).await.unwrap();
+    let reader = place.open().await;
+    let reading = tokio::spawn(async move {
+        let want = expected(&times_of(&blocks(agent)));
+        for _ in 0..15 {
+            assert_same(&everything(&reader, agent.host).await, &want);
+        }
+    });
+    store.compact(AFTER_MS, LONG).await.unwrap();
+    reading.await.unwrap();
+    assert_eq!(rows(&store).await, (0, 3));
+}
+
+async fn a_very_wide_hour_becomes_several_rows(place: Place) {
+    let (store, agent) = (place.open().await, Agent::new(1));
+    let wide = Layout { metrics: (0..600).map(|i| Metric::of(Id::LogHits, &format!("rule-{i}"))).collect() };
+    let dictionary = Dictionary { layouts: vec![wide.clone()], entities: vec![agent.record("wide")] };
+    // An hour at one second.
+    let mut arriving = agent.made(0, T0, 3600, &wide, dictionary);
+    arriving.header.step_ms = 1000;
+    let mut block = Block::decode(&arriving.bytes, |_| None).unwrap().0;
+    block.header.step_ms = 1000;
+    arriving.bytes = block.encode(|_| Some(&wide)).unwrap();
+    store.push(vec![arriving.clone()]).await.unwrap();
+    let before = everything(&store, agent.host).await;
+    let report = store.compact(AFTER_MS, LONG).await.unwrap();
+    assert_eq!((report.merges, report.samples), (1, arriving.values));
+    assert_eq!(rows(&store).await, (0, 3));
+    assert_same(&everything(&store, agent.host).await, &before);
+}
+
+async fn a_clock_set_back_keeps_both_samples(place: Place) {
+    let (store, agent) = (place.open().await, Agent::new(1));
+    let again =
+        [agent.arriving_at(0, T0, 3), agent.arriving_at(1, T0 + 10_000, 3), agent.arriving_at(2, T0 + 5_000, 3)];
+    store.push(again.to_vec()).await.unwrap();
+    let before = everything(&store, agent.host).await;
+    assert_eq!(before[&("cpu_used_ratio".into(), String::new())].len(), 9);
+    store.compact(AFTER_MS, LONG).await.unwrap();
+    assert_same(&everything(&store, agent.host).await, &before);
 }

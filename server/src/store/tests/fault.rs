@@ -16,6 +16,7 @@ on_both_engines!(
     what_was_found_is_told,
     a_failed_transaction_leaves_nothing,
     one_insert_of_many_rows_counts_them_all,
+    the_schema_can_be_taken_back_and_made_again,
 );
 
 async fn raw(store: &Store, statement: &'static str) -> Result<(), StoreError> {
@@ -103,6 +104,24 @@ async fn one_insert_of_many_rows_counts_them_all(place: Place) {
         .await
         .unwrap();
     assert_eq!((inserted, duplicate, deleted, unchanged), (500, true, 250, 250));
+}
+
+async fn the_schema_can_be_taken_back_and_made_again(place: Place) {
+    let store = place.open().await;
+    store.push(vec![Agent::new(1).arriving(0, 3)]).await.unwrap();
+    store.inner.pool.bare(setup::take_back).await.unwrap();
+    let again = place.open().await;
+    assert_eq!(again.latest_all().await.unwrap(), vec![]);
+    assert!(again.push(vec![Agent::new(1).arriving(0, 3)]).await.unwrap()[0].stored);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_is_found_by_its_name_and_a_wrong_password_is_told() {
+    let url = super::mariadb::shared().new_database();
+    let named = url.replace("127.0.0.1", "localhost");
+    Store::open(&named).await.unwrap().0.ping().await.unwrap();
+    let refused = Store::open(&url.replace("only-for-tests", "wrong-secret")).await.err().unwrap().to_string();
+    assert!(refused.contains("Access denied") && !refused.contains("wrong-secret"), "{refused}");
 }
 
 #[tokio::test]

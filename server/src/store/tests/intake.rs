@@ -22,6 +22,8 @@ on_both_engines!(
     impossible_blocks_are_refused_alone,
     several_servers_take_blocks_of_one_host,
     a_wrong_clock_is_stored_under_corrected_time,
+    impossible_times_of_values_and_hits_are_bounded,
+    the_lines_of_a_storm_of_hits_are_bounded_and_their_counts_kept,
 );
 
 async fn a_block_sent_twice_is_stored_once(place: Place) {
@@ -223,9 +225,11 @@ async fn impossible_blocks_are_refused_alone(place: Place) {
     endless.header.step_ms = u32::MAX;
     let mut timeless = agent.arriving(1, 3);
     timeless.corrected_start_ms = -5;
-    let outcomes = store.push(vec![endless, agent.arriving(2, 3), timeless]).await.unwrap();
-    assert_eq!(outcomes.iter().map(|outcome| outcome.stored).collect::<Vec<_>>(), [false, true, false]);
-    assert_eq!(outcomes.iter().map(|outcome| outcome.refused.is_some()).collect::<Vec<_>>(), [true, false, true]);
+    let future = agent.arriving_at(3, T0 + 90 * 24 * HOUR_MS, 3);
+    let future = Arriving { received_ms: T0, ..future };
+    let outcomes = store.push(vec![endless, agent.arriving(2, 3), timeless, future]).await.unwrap();
+    assert_eq!(outcomes.iter().map(|outcome| outcome.stored).collect::<Vec<_>>(), [false, true, false, false]);
+    assert_eq!(outcomes.iter().map(|outcome| outcome.refused.is_some()).collect::<Vec<_>>(), [true, false, true, true]);
     // A refused number was not received: sound bytes under it are taken.
     assert!(store.push(vec![agent.arriving(0, 3)]).await.unwrap()[0].stored);
 }
@@ -262,4 +266,44 @@ async fn a_wrong_clock_is_stored_under_corrected_time(place: Place) {
     let reading = store.read(agent.host, Wanted::All, T0 + day_ms, T0 + day_ms + 30_000, 0).await.unwrap();
     assert_eq!(reading.series.len(), 4);
     assert_eq!(store.latest(agent.host).await.unwrap().unwrap().at_ms, arriving.urgent.at_ms + day_ms);
+}
+
+async fn impossible_times_of_values_and_hits_are_bounded(place: Place) {
+    let (store, agent) = (place.open().await, Agent::new(1));
+    let mut wild = agent.arriving(0, 3);
+    wild.urgent.at_ms = i64::MAX;
+    wild.urgent.events = vec![EngineEvent {
+        entity: agent.entity(),
+        at_ms: i64::MAX,
+        kind: EventKind::Start,
+        code: 0,
+        detail: String::new(),
+    }];
+    store.push(vec![wild]).await.unwrap();
+    store.push(vec![agent.arriving(1, 3)]).await.unwrap();
+    let latest = store.latest(agent.host).await.unwrap().unwrap();
+    assert_eq!((latest.at_ms, latest.values), (T0 + 50_000, agent.arriving(1, 3).urgent.last));
+    assert_eq!(store.events(None, T0, T0 + HOUR_MS, 10).await.unwrap().len(), 1);
+}
+
+async fn the_lines_of_a_storm_of_hits_are_bounded_and_their_counts_kept(place: Place) {
+    let (store, agent) = (place.open().await, Agent::new(1));
+    let mut storm = agent.arriving(0, 3);
+    let line = "错".repeat(680);
+    let sample = LogSample { at_ms: T0, line: line.clone(), before: vec![line.clone(); 20], after: vec![line; 10] };
+    let hit = |rule: usize| KeywordHit {
+        entity: agent.entity(),
+        rule: format!("rule-{rule}"),
+        severity: Severity::Info,
+        count: 7,
+        first_ms: T0,
+        last_ms: T0 + 1,
+        samples: vec![sample.clone(); 3],
+    };
+    storm.urgent.hits = (0..40).map(hit).collect();
+    store.push(vec![storm]).await.unwrap();
+    let hits = store.hits(None, T0, T0 + 10, 100).await.unwrap();
+    assert_eq!(hits.iter().map(|stored| stored.hit.count).sum::<u64>(), 40 * 7);
+    let with_lines = hits.iter().filter(|stored| !stored.hit.samples.is_empty()).count();
+    assert!((3..10).contains(&with_lines), "{with_lines}");
 }

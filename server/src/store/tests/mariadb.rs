@@ -88,8 +88,14 @@ impl Mariadb {
             .into_iter()
             .chain(run_as()),
         );
-        // The shell holds our pipe: when this process ends, even by SIGKILL, it reads the end and ends the server.
-        let script = format!("{} >{}/log 2>&1 & echo $!; read end; kill -9 $!; wait", line.join(" "), folder.display());
+        // The shell holds our pipe: a line ends the server; when this process ends, even by SIGKILL, the pipe ends
+        // without one, and the folder goes too.
+        let shown = folder.display();
+        let script = format!(
+            "{} >{shown}/log 2>&1 & echo $!; read line && gone= || gone={shown}; kill -9 $! 2>/dev/null; wait; \
+             test -z \"$gone\" || rm -rf \"$gone\"",
+            line.join(" ")
+        );
         let mut watchdog =
             Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut pid = String::new();
@@ -107,7 +113,7 @@ impl Mariadb {
     pub(super) fn kill(&mut self) {
         if let Some((mut watchdog, pid)) = self.watchdog.take() {
             let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
-            drop(watchdog.stdin.take());
+            let _ = watchdog.stdin.take().map(|mut pipe| pipe.write_all(b"end\n"));
             let _ = watchdog.wait();
         }
     }

@@ -352,6 +352,19 @@ fn containers_are_discovered_sampled_followed_and_counted_once_through_kills_and
         })
     });
 
+    let health = ["--health-cmd", "exit 1", "--health-interval", "1s", "--health-retries", "1"];
+    engine.start_container("sick", &health, "sleep 600");
+    engine.start_container("greedy", &["-m", "8m"], "tail /dev/zero");
+    until("the OOM kill", || {
+        server.see(|kept| {
+            let events = kept.events("greedy");
+            (events.contains(&(EventKind::Oom, 0)) && events.contains(&(EventKind::Die, 137))).then_some(())
+        })
+    });
+    until("the failing health check", || {
+        server.see(|kept| kept.events("sick").contains(&(EventKind::Health, 2)).then_some(()))
+    });
+
     // A writer of exactly 3000 lines, while the agent is killed, the server is away, and the log goes on.
     let writer = "i=0; while [ $i -lt 3000 ]; do echo \"line $i: No space left on device\"; i=$((i+1)); [ $((i % 10)) = 0 ] && sleep 0.02; done; sleep 600";
     engine.start_container("writer", &[], writer);
@@ -394,6 +407,7 @@ fn containers_are_discovered_sampled_followed_and_counted_once_through_kills_and
         );
         let limit = kept.series("shop/db", "mem_limit_bytes", "");
         assert!(limit.values().any(|bytes| *bytes == f64::from(64 << 20)), "{limit:?}");
+        assert_eq!(kept.series("sick", "health", "").values().last(), Some(&2.0));
         let exit = kept.series("shop/db", "exit_code", "");
         assert_eq!(exit.values().last(), Some(&3.0));
         let cores = kept.series("writer", "cpu_used_cores", "");

@@ -4,12 +4,14 @@
 //! and a network filesystem may hang.
 
 use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use forewarn_common::metric::Id;
+use rustix::fs::{major, minor};
 
-use super::proc_text::{Held, lines};
+use super::proc_text::{Held, lines, number};
 use super::{INSTANCES_MAX, Shape, ratio};
 
 /// How often the mount table is read again: it is long on a host of many containers and seldom changes.
@@ -28,9 +30,18 @@ pub(super) struct Filesystems {
     root: PathBuf,
     mounts: Held,
     read_at_ms: Option<i64>,
-    points: Vec<(String, PathBuf)>,
+    points: Vec<Point>,
     shape: Rc<Shape>,
     buffer: Vec<u8>,
+}
+
+/// A filesystem to measure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Point {
+    /// The mount point as the host names it.
+    pub(super) name: String,
+    /// `major:minor`; the major number is 0 where the filesystem has no device of its own.
+    device: (u32, u32),
 }
 
 impl Filesystems {
@@ -51,24 +62,28 @@ impl Filesystems {
             self.read_mounts();
         }
         let mut values = Vec::with_capacity(self.points.len() * METRICS.len());
-        for (_, path) in &self.points {
-            values.extend(measure(path));
+        for point in &self.points {
+            values.extend(measure(&self.root.join(point.name.trim_start_matches('/')), point.device));
         }
         (Rc::clone(&self.shape), values)
     }
 
     fn read_mounts(&mut self) {
         let Some(text) = self.mounts.read(&mut self.buffer) else { return };
-        let names = real_mount_points(text);
-        if names.iter().ne(self.points.iter().map(|(name, _)| name)) {
-            self.shape = Shape::of(names.iter().flat_map(|name| METRICS.map(|id| (id, name.as_str()))));
-            let path = |name: &String| self.root.join(name.trim_start_matches('/'));
-            self.points = names.iter().map(|name| (name.clone(), path(name))).collect();
+        let points = real_mount_points(text);
+        if points != self.points {
+            self.shape = Shape::of(points.iter().flat_map(|point| METRICS.map(|id| (id, point.name.as_str()))));
+            self.points = points;
         }
     }
 }
 
-fn measure(path: &Path) -> [f64; 4] {
+fn measure(path: &Path, device: (u32, u32)) -> [f64; 4] {
+    // Unmounted since, or mounted where this process cannot see it: the values would be those of what lies below.
+    let seen = std::fs::metadata(path).map(|meta| (major(meta.dev()), minor(meta.dev())));
+    if !seen.is_ok_and(|seen| device.0 == 0 || seen == device) {
+        return [f64::NAN; 4];
+    }
     let Ok(fs) = rustix::fs::statvfs(path) else { return [f64::NAN; 4] };
     let bytes = |blocks: u64| blocks as f64 * fs.f_frsize as f64;
     let used = bytes(fs.f_blocks.saturating_sub(fs.f_bfree));
@@ -77,7 +92,7 @@ fn measure(path: &Path) -> [f64; 4] {
 }
 
 /// The mount points of a `mountinfo` text that stand for a filesystem each, in order.
-pub(super) fn real_mount_points(text: &[u8]) -> Vec<String> {
+pub(super) fn real_mount_points(text: &[u8]) -> Vec<Point> {
     // What is mounted later on the same point hides what was there.
     let mut visible: HashMap<&[u8], Mount<'_>> = HashMap::new();
     for mount in lines(text).filter_map(Mount::parse) {
@@ -87,10 +102,11 @@ pub(super) fn real_mount_points(text: &[u8]) -> Vec<String> {
     for mount in visible.into_values().filter(Mount::is_real) {
         chosen.entry(mount.device).and_modify(|best| *best = (*best).better_of(mount)).or_insert(mount);
     }
-    let mut names: Vec<String> = chosen.into_values().map(|mount| unescape(mount.point)).collect();
-    names.sort();
-    names.truncate(INSTANCES_MAX);
-    names
+    let point = |mount: Mount<'_>| Point { name: unescape(mount.point), device: mount.numbers() };
+    let mut points: Vec<Point> = chosen.into_values().map(point).collect();
+    points.sort_by(|a, b| a.name.cmp(&b.name));
+    points.truncate(INSTANCES_MAX);
+    points
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -110,6 +126,12 @@ impl<'a> Mount<'a> {
         let point = words.next()?;
         words.find(|word| *word == b"-")?;
         Some(Self { device, root, point, kind: words.next()?, source: words.next()? })
+    }
+
+    fn numbers(&self) -> (u32, u32) {
+        let mut parts =
+            self.device.split(|byte| *byte == b':').map(|part| number(part).and_then(|n| u32::try_from(n).ok()));
+        (parts.next().flatten().unwrap_or(0), parts.next().flatten().unwrap_or(0))
     }
 
     fn is_real(&self) -> bool {

@@ -199,7 +199,19 @@ garbage
 #[test]
 fn each_real_filesystem_is_there_once_and_no_other() {
     let points = filesystem::real_mount_points(MOUNTS.as_bytes());
+    let points: Vec<_> = points.into_iter().map(|point| point.name).collect();
     assert_eq!(points, ["/", "/export", "/home", "/mnt/my disk", "/tank"]);
+}
+
+#[test]
+fn a_mount_that_this_process_cannot_see_is_missing_and_not_the_disk_below_it() {
+    let dir = tempfile::tempdir().unwrap();
+    put(dir.path(), "proc/1/mountinfo", "32 21 250:77 / /mnt/far rw - ext4 /dev/vdz rw\n");
+    put(dir.path(), "mnt/far/file", "x");
+    let mut host = Host::new(entity(), dir.path());
+    let mut rows = Vec::new();
+    host.sample(0, &mut rows);
+    assert!(rows.iter().all(|row| row.shape.layout.metrics.iter().all(|metric| metric.instance != "/mnt/far")));
 }
 
 #[test]

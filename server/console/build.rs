@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-#[expect(clippy::disallowed_methods, reason = "cargo tells a build script the profile in its environment")]
+#[expect(clippy::disallowed_methods, reason = "cargo speaks to a build script through the environment")]
 fn main() -> Result<(), String> {
     println!("cargo::rerun-if-changed=build.rs");
     if Path::new("web/dist/index.html").exists() {

@@ -16,7 +16,10 @@ export default defineConfig({
   },
   server: server ? { proxy: { '/api': { target: server, secure: false } } } : {},
   // `npm run preview` serves the built console under the policy that the server sends.
-  preview: { headers: { 'content-security-policy': "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'" } },
+  preview: {
+    ...(server ? { proxy: { '/api': { target: server, secure: false } } } : {}),
+    headers: { 'content-security-policy': "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'" },
+  },
   build: {
     target: 'es2022',
     modulePreload: { polyfill: false },

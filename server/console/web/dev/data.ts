@@ -40,8 +40,8 @@ function band(now: number, horizon: number, at: (ahead_h: number) => number, spr
 }
 
 const diskForecast = (now: number): Forecast => ({
-  state: { state: 'warning', probability: 0.93, earliest_ms: now + 5.4 * HOUR, likely_ms: now + 6.5 * HOUR, latest_ms: now + 8.1 * HOUR },
-  probability: 0.93, at_ms: now - 2 * MINUTE, value: 0.832, threshold: 0.9, horizon_ms: 24 * HOUR, likely_ms: now + 6.5 * HOUR,
+  state: { is: 'warning', probability: 0.93, earliest_ms: now + 5.4 * HOUR, likely_ms: now + 6.5 * HOUR, latest_ms: now + 8.1 * HOUR },
+  warned: true, probability: 0.93, at_ms: now - 2 * MINUTE, value: 0.832, threshold: 0.9, horizon_ms: 24 * HOUR, likely_ms: now + 6.5 * HOUR,
   reasons: [
     { because: 'trend', window_ms: 6 * HOUR, slope_per_hour: 0.0105, probability: 0.95 },
     { because: 'reset', age_ms: 14 * HOUR },
@@ -49,7 +49,7 @@ const diskForecast = (now: number): Forecast => ({
   ],
   band: [],
 })
-const stable = (now: number, value: number, threshold = 0.9, horizon_ms = 4 * HOUR): Forecast => ({ state: { state: 'stable' }, probability: 0.02, at_ms: now, value, threshold, horizon_ms, likely_ms: null, reasons: [{ because: 'expert', expert: { expert: 'season', days: 1, carry: 'rise' }, weight_ratio: 0.6, expects: value + 0.05 }], band: [] })
+const stable = (now: number, value: number, threshold = 0.9, horizon_ms = 4 * HOUR): Forecast => ({ state: { is: 'stable' }, warned: false, probability: 0.02, at_ms: now, value, threshold, horizon_ms, likely_ms: null, reasons: [{ because: 'expert', expert: { expert: 'season', days: 1, carry: 'rise' }, weight_ratio: 0.6, expects: value + 0.05 }], band: [] })
 
 const outlook = (name: string, rule: string, metric: string, instance: string, forecast: Forecast, entity = 'e1', entity_name = name): Outlook => ({ rule, entity, entity_name, metric, instance, forecast })
 
@@ -58,7 +58,7 @@ export function hosts(now: number): HostSummary[] {
     id: hostIds[name]!, name, component: 'MES', seen_ms: now - 8000, silent: false, skew_ms: 120, agent_version: '0.1.0', containers: 6, cpu_used_ratio: 0.22, mem_used_ratio: 0.44, disk: { instance: '/', used_ratio: 0.41 }, outlook: null, incidents: 0, ...rest,
   })
   return [
-    host('mes-db-1', { component: 'Database', containers: 2, cpu_used_ratio: 0.63, mem_used_ratio: 0.71, disk: { instance: '/var/lib/mysql', used_ratio: 0.914 }, incidents: 2, outlook: outlook('mes-db-1', 'disk', 'fs_used_ratio', '/var/lib/mysql', { ...diskForecast(now), state: { state: 'breached' }, value: 0.914 }) }),
+    host('mes-db-1', { component: 'Database', containers: 2, cpu_used_ratio: 0.63, mem_used_ratio: 0.71, disk: { instance: '/var/lib/mysql', used_ratio: 0.914 }, incidents: 2, outlook: outlook('mes-db-1', 'disk', 'fs_used_ratio', '/var/lib/mysql', { ...diskForecast(now), state: { is: 'breached' }, value: 0.914 }) }),
     host('plant-3', { containers: 9, cpu_used_ratio: 0.34, mem_used_ratio: 0.59, disk: { instance: '/data', used_ratio: 0.832 }, incidents: 1, outlook: outlook('plant-3', 'disk', 'fs_used_ratio', '/data', diskForecast(now)) }),
     host('edge-gw-07', { component: '', containers: 3, silent: true, seen_ms: now - 47 * MINUTE, cpu_used_ratio: 0.08, mem_used_ratio: 0.31, disk: { instance: '/mnt/archive/2025/line-4', used_ratio: 0.55 }, incidents: 1 }),
     host('plant-1', {}),
@@ -70,7 +70,7 @@ const delivery = (id: string, channel_name: string, transition: Delivery['transi
 
 export function incidents(now: number): Incident[] {
   const base = { entity: 'e1', instance: '', state: 'firing', severity: 'warning', resolved_ms: null, fired_ms: null, deliveries: [] as Delivery[] } as const
-  const evidence = (host_name: string, rest: Partial<Incident['evidence']>): Incident['evidence'] => ({ host_name, entity_name: host_name, component: 'MES', hits: 0, lines: [], events: [], last_ms: now, ...rest })
+  const evidence = (host_name: string, rest: Partial<Incident['evidence']>): Incident['evidence'] => ({ host_name, entity_name: host_name, component: 'MES', held_ms: 0, ended: null, value_ms: null, under_since_ms: null, hits: 0, lines: [], events: [], last_ms: now, ...rest })
   return [
     {
       ...base, id: 'i1', rule: 'disk', host: PLANT3, instance: '/data', kind: 'warning', opened_ms: now - 96 * MINUTE, fired_ms: now - 86 * MINUTE, updated_ms: now - 2 * MINUTE,
@@ -96,7 +96,7 @@ export function incidents(now: number): Incident[] {
 }
 
 export function olderIncidents(now: number): Incident[] {
-  return incidents(now).map((incident, at) => ({ ...incident, id: `old-${incident.id}`, state: 'resolved', opened_ms: incident.opened_ms - (26 + at * 9) * HOUR, fired_ms: (incident.fired_ms ?? 0) - 26 * HOUR, resolved_ms: incident.opened_ms - (24 + at * 9) * HOUR }))
+  return incidents(now).map((incident, at) => ({ ...incident, id: `old-${incident.id}`, state: 'resolved', opened_ms: incident.opened_ms - (26 + at * 9) * HOUR, fired_ms: (incident.fired_ms ?? 0) - 26 * HOUR, resolved_ms: incident.opened_ms - (24 + at * 9) * HOUR, evidence: { ...incident.evidence, ended: incident.kind === 'alarm' ? 'quiet' : 'withdrawn' } }))
 }
 
 const threshold = (id: string, metric: string, entity_kind: 'host' | 'workload', horizon_h: number): Rule => ({ id, name: '', enabled: true, send: true, severity: 'warning', condition: { type: 'threshold', metric, entity_kind, threshold: 0.9, horizon_ms: horizon_h * HOUR, for_ms: 2 * MINUTE } })
@@ -141,7 +141,7 @@ export function detail(id: string, now: number): HostDetail | null {
     ...(summary.outlook ? [summary.outlook] : []),
     own(outlook('plant-3', 'disk', 'fs_used_ratio', '/', stable(now, 0.41, 0.9, 24 * HOUR))), own(outlook('plant-3', 'memory', 'mem_used_ratio', '', stable(now, 0.59))), own(outlook('plant-3', 'cpu', 'cpu_used_ratio', '', stable(now, 0.34, 0.9, HOUR))),
     outlook('plant-3', 'container_memory', 'mem_used_ratio', '', stable(now, 0.77), 'e2', 'mes/order-service'),
-    own(outlook('plant-3', 'disk', 'fs_used_ratio', '/var/log', { ...stable(now, 0.46), state: { state: 'no_forecast', reason: { reason: 'too_short', have_ms: 2.2 * HOUR, need_ms: 6 * HOUR } } })),
+    own(outlook('plant-3', 'disk', 'fs_used_ratio', '/var/log', { ...stable(now, 0.46), state: { is: 'no_forecast', reason: { reason: 'too_short', have_ms: 2.2 * HOUR, need_ms: 6 * HOUR } } })),
   ]
   return {
     summary, enrolled_ms: now - 63 * 24 * HOUR,

@@ -9,7 +9,7 @@ const answer = (status: number, body: string) => fetched.mockResolvedValueOnce(n
 const failure = (call: Promise<unknown>) => call.then(() => expect.fail('it was accepted'), (error: unknown) => error as ApiError)
 
 it('every change carries the header that a foreign page cannot send, and nothing leaves the origin', async () => {
-  for (const call of [() => api.login({ user: 'a', password: 'b' }), () => api.logout(), () => api.changeRule('disk', { send: false }), () => api.addChannel({ name: 'n', kind: 'webhook', url: 'http://x', language: 'zh', severity_min: 'info' }), () => api.changeChannel('c', { send: true }), () => api.deleteChannel('c'), () => api.testChannel('c'), () => api.makeToken({ uses: 1, ttl_ms: 1 }), () => api.saveKeywords({ rules: [] })]) {
+  for (const call of [() => api.login({ user: 'a', password: 'b' }), () => api.logout(), () => api.changeRule('disk', { send: false }), () => api.addChannel({ name: 'n', kind: 'webhook', url: 'http://x', secret: '', language: 'zh', severity_min: 'info' }), () => api.changeChannel('c', { send: true }), () => api.deleteChannel('c'), () => api.testChannel('c'), () => api.makeToken({ uses: 1, ttl_ms: 1 }), () => api.saveKeywords({ rules: [] })]) {
     answer(200, '{}')
     await call()
     const [path, init] = fetched.mock.lastCall!

@@ -99,10 +99,10 @@ describe('times', () => {
 })
 
 describe('plots', () => {
-  const forecast = (state: Forecast['state']): Forecast => ({ state, probability: 0, at_ms: NOW, value: 0, threshold: 1, horizon_ms: 24 * HOUR, reasons: [], band: [] })
+  const forecast = (state: Forecast['state']): Forecast => ({ state, warned: false, probability: 0, at_ms: NOW, value: 0, threshold: 1, horizon_ms: 24 * HOUR, reasons: [], band: [] })
 
   it('a plot reaches past the expected crossing, and not past the horizon', () => {
-    const warning = (latest_ms: number) => forecast({ state: 'warning', probability: 1, earliest_ms: NOW, likely_ms: NOW, latest_ms })
+    const warning = (latest_ms: number) => forecast({ is: 'warning', probability: 1, earliest_ms: NOW, likely_ms: NOW, latest_ms })
     const end = plotEnd(warning(NOW + 8 * HOUR), NOW, RANGES['6h'])
     expect(end).toBeGreaterThan(NOW + 8 * HOUR)
     expect(plotEnd(warning(NOW + 24 * HOUR), NOW, RANGES['24h'])).toBe(NOW + 24 * HOUR)
@@ -111,8 +111,8 @@ describe('plots', () => {
 
   it('without a forecast a plot ends now', () => {
     expect(plotEnd(null, NOW, HOUR)).toBe(NOW)
-    expect(plotEnd(forecast({ state: 'no_forecast', reason: { reason: 'bad_question' } }), NOW, HOUR)).toBe(NOW)
-    expect(plotEnd(forecast({ state: 'stable' }), NOW, HOUR)).toBeGreaterThan(NOW)
+    expect(plotEnd(forecast({ is: 'no_forecast', reason: { reason: 'bad_question' } }), NOW, HOUR)).toBe(NOW)
+    expect(plotEnd(forecast({ is: 'stable' }), NOW, HOUR)).toBeGreaterThan(NOW)
   })
 
   it('series that nobody knows can be picked too', () => {

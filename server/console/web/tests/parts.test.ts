@@ -42,7 +42,7 @@ it('what a log says is shown as text, whatever it says', async () => {
   const hostile = '<img src=x onerror="alert(1)"><script>alert(2)</script>\u202e'
   const incident: Incident = {
     id: 'i', rule: 'keyword', host: 'h', entity: 'e', instance: 'crash', kind: 'alarm', state: 'firing', severity: 'critical', opened_ms: 0, updated_ms: 0,
-    evidence: { host_name: hostile, entity_name: `c${hostile}`, component: hostile, keyword: hostile, hits: 1, lines: [{ at_ms: 0, line: hostile, before: [hostile], after: [hostile] }], events: [], last_ms: 0 },
+    evidence: { host_name: hostile, entity_name: `c${hostile}`, component: hostile, keyword: hostile, held_ms: 0, ended: null, value_ms: null, under_since_ms: null, hits: 1, lines: [{ at_ms: 0, line: hostile, before: [hostile], after: [hostile] }], events: [], last_ms: 0 },
     deliveries: [{ id: 'd', channel: 'c', channel_name: hostile, transition: 'alarmed', state: 'failed', attempts: 1, created_ms: 0, answer: hostile }],
   }
   for (const language of ['zh', 'en'] as const) {

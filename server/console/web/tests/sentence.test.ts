@@ -8,13 +8,13 @@ const NOW = new Date('2026-08-03T20:00:00').getTime()
 const HOUR = 3_600_000
 const clock = (text: string) => new Date(`2026-08-03T${text}:00`).getTime()
 
-const forecast = (state: Forecast['state'], rest: Partial<Forecast> = {}): Forecast => ({ state, probability: 0.9, at_ms: NOW, value: 0.914, threshold: 0.9, horizon_ms: 24 * HOUR, reasons: [], band: [], ...rest })
-const warning = forecast({ state: 'warning', probability: 0.93, earliest_ms: clock('21:10'), likely_ms: clock('22:20'), latest_ms: clock('23:40') })
+const forecast = (state: Forecast['state'], rest: Partial<Forecast> = {}): Forecast => ({ state, warned: false, probability: 0.9, at_ms: NOW, value: 0.914, threshold: 0.9, horizon_ms: 24 * HOUR, reasons: [], band: [], ...rest })
+const warning = forecast({ is: 'warning', probability: 0.93, earliest_ms: clock('21:10'), likely_ms: clock('22:20'), latest_ms: clock('23:40') })
 const outlook = (answer: Forecast, rest: Partial<Outlook> = {}): Outlook => ({ rule: 'disk', entity: 'e', entity_name: 'plant-3', metric: 'fs_used_ratio', instance: '/data', forecast: answer, ...rest })
 const host = (rest: Partial<HostSummary>): HostSummary => ({ id: 'h', name: 'plant-3', component: '', seen_ms: NOW, silent: false, skew_ms: 0, agent_version: '0.1.0', containers: 0, incidents: 0, ...rest })
 const incident = (rest: Partial<Incident>, evidence: Partial<Incident['evidence']> = {}): Incident => ({
   id: 'i', rule: 'disk', host: 'h', entity: 'e', instance: '/data', kind: 'warning', state: 'firing', severity: 'warning', opened_ms: NOW, updated_ms: NOW, deliveries: [], ...rest,
-  evidence: { host_name: 'plant-3', entity_name: 'plant-3', component: '', hits: 0, lines: [], events: [], last_ms: NOW, ...evidence },
+  evidence: { host_name: 'plant-3', entity_name: 'plant-3', component: '', held_ms: 0, ended: null, value_ms: null, under_since_ms: null, hits: 0, lines: [], events: [], last_ms: NOW, ...evidence },
 })
 const overview = (hosts: HostSummary[], incidents: Incident[] = []): Overview => ({ now_ms: NOW, hosts, incidents, sending: true })
 
@@ -25,16 +25,16 @@ describe('outlooks', () => {
   })
 
   it('a range over midnight names the day', () => {
-    const late = forecast({ state: 'warning', probability: 0.8, earliest_ms: clock('23:10'), likely_ms: NOW, latest_ms: clock('23:10') + 2 * HOUR })
+    const late = forecast({ is: 'warning', probability: 0.8, earliest_ms: clock('23:10'), likely_ms: NOW, latest_ms: clock('23:10') + 2 * HOUR })
     expect(outlookWords(en, outlook(late), NOW)).toBe('Disk /data reaches 90% between 23:10 and tomorrow 01:10')
   })
 
   it('what is over its threshold is never called stable', () => {
-    expect(outlookWords(zh, outlook(forecast({ state: 'breached' })), NOW)).toBe('磁盘 /data 当前为 91.4%，已超过阈值 90%')
+    expect(outlookWords(zh, outlook(forecast({ is: 'breached' })), NOW)).toBe('磁盘 /data 当前为 91.4%，已超过阈值 90%')
   })
 
   it('no forecast says what is missing', () => {
-    const none = (reason: Extract<Forecast['state'], { state: 'no_forecast' }>['reason']) => outlookWords(en, outlook(forecast({ state: 'no_forecast', reason })), NOW)
+    const none = (reason: Extract<Forecast['state'], { is: 'no_forecast' }>['reason']) => outlookWords(en, outlook(forecast({ is: 'no_forecast', reason })), NOW)
     expect(none({ reason: 'too_short', have_ms: 2 * HOUR, need_ms: 6 * HOUR })).toBe('Disk /data: no forecast, its history is 2 h long, 6 h are needed')
     expect(none({ reason: 'too_many_gaps', missing_ratio: 0.4, limit_ratio: 0.2 })).toContain('40%')
     expect(none({ reason: 'stale', age_ms: HOUR, limit_ms: 1 })).toContain('1 h')
@@ -137,7 +137,7 @@ describe('rules', () => {
 
   it('say what they look at', () => {
     const conditions: [Rule['condition'], string][] = [
-      [{ type: 'threshold', metric: 'fs_used_ratio', entity_kind: 'host', threshold: 0.9, horizon_ms: 1, for_ms: 1 }, '主机：磁盘使用率'],
+      [{ type: 'threshold', metric: 'fs_used_ratio', entity_kind: 'host', threshold: 0.9, horizon_ms: 1, for_ms: 120_000 }, '主机：磁盘使用率；持续超过 2 分钟即告警'],
       [{ type: 'host_silent', after_ms: 180_000 }, '主机超过 3 分钟没有上报'],
       [{ type: 'restart_loop', restarts: 3, within_ms: 600_000 }, '容器在 10 分钟内重启 3 次'],
       [{ type: 'from_a_newer_server' } as never, '本页面不认识的条件'],

@@ -9,13 +9,20 @@ export const INK = { line: '#1f5f8b', band: 'rgba(227,154,59,.22)', middle: '#b8
 
 type Point = { x: number; y: number | null; text: string }
 
+/** From how far apart two neighbours do not belong together: a host may be sampled less often than the plot could show. */
+function gapOf(plot: Plot): number {
+  const apart = plot.points.slice(1).map(([at_ms], index) => at_ms - plot.points[index]![0]).sort((a, b) => a - b)
+  return Math.max(plot.step_ms, apart[Math.floor(apart.length / 2)] ?? 0) * 2.5
+}
+
 /** Values as they are drawn, with a break where the distance between points shows a gap. */
 export function drawnPoints(plot: Plot): Point[] {
   const { kind, unit } = plot.series
   const drawn: Point[] = []
   let last_ms: number | null = null
+  const gap_ms = gapOf(plot)
   for (const [at_ms, value] of plot.points) {
-    if (last_ms !== null && at_ms - last_ms > plot.step_ms * 2.5) drawn.push({ x: last_ms + plot.step_ms, y: null, text: '' })
+    if (last_ms !== null && at_ms - last_ms > gap_ms) drawn.push({ x: last_ms + plot.step_ms, y: null, text: '' })
     const y = kind === 'increment' && plot.step_ms > 0 ? rateOf(value, unit, plot.step_ms) : value
     drawn.push({ x: at_ms, y, text: formatDrawn(y, kind, unit) })
     last_ms = at_ms
@@ -33,7 +40,7 @@ export function valueSpan(plot: Plot, points: readonly Point[], from_ms: number,
   let high = Math.max(...values)
   const { threshold } = plot
   // A threshold that is far away would flatten what there is to see; it is shown when a forecast speaks of it.
-  if (threshold != null && (plot.forecast?.state.state === 'warning' || plot.forecast?.state.state === 'breached' || threshold - high < (high - low) * 3 || plot.series.unit === 'ratio')) {
+  if (threshold != null && (plot.forecast?.state.is === 'warning' || plot.forecast?.state.is === 'breached' || threshold - high < (high - low) * 3 || plot.series.unit === 'ratio')) {
     low = Math.min(low, threshold)
     high = Math.max(high, threshold)
   }
@@ -80,7 +87,7 @@ export function figure(words: Words, plot: Plot, span: { from_ms: number; to_ms:
     annotations.push({ ...label, x: 0.004, xanchor: 'left', yref: 'y', y: plot.threshold, yanchor: 'bottom', text: words.t('plot.threshold', { value: show(plot.threshold) }), font: { size: 11, color: INK.threshold } })
   }
   const state = plot.forecast?.state
-  if (state?.state === 'warning' && state.earliest_ms < span.to_ms) {
+  if (state?.is === 'warning' && state.earliest_ms < span.to_ms) {
     const [x0, x1] = [state.earliest_ms, Math.min(state.latest_ms, span.to_ms)]
     shapes.push({ type: 'rect', xref: 'x', yref: 'paper', x0, x1, y0: 0, y1: 1, fillcolor: 'rgba(179,38,30,.07)', line: { width: 0 }, layer: 'below' })
     for (const x of [x0, x1]) shapes.push({ type: 'line', xref: 'x', yref: 'paper', x0: x, x1: x, y0: 0, y1: 1, line: { color: 'rgba(179,38,30,.45)', width: 1 }, layer: 'below' })

@@ -10,10 +10,10 @@ export type Range = keyof typeof RANGES
 /** Where a plot ends that shows `span_ms` of history: past the last crossing time, but at most four times as far ahead as back. */
 export function plotEnd(forecast: Forecast | null | undefined, now_ms: number, span_ms: number): number {
   const state = forecast?.state
-  if (!forecast || !state || state.state === 'no_forecast') return now_ms
+  if (!forecast || !state || state.is === 'no_forecast') return now_ms
   const horizon = forecast.at_ms + forecast.horizon_ms
   const little = now_ms + span_ms * 0.35
-  if (state.state !== 'warning') return Math.min(horizon, little)
+  if (state.is !== 'warning') return Math.min(horizon, little)
   const crossed = state.latest_ms + (state.latest_ms - now_ms) * 0.15
   return Math.min(horizon, Math.max(crossed, little), now_ms + span_ms * 4)
 }

@@ -60,6 +60,8 @@ function reasonWords(words: Words, reason: Reason): string {
       return words.t('reason.too_many_gaps', { missing: formatRatio(reason.missing_ratio), limit: formatRatio(reason.limit_ratio) })
     case 'stale':
       return words.t('reason.stale', { age: span(reason.age_ms) })
+    case 'horizon_too_long':
+      return words.t('reason.horizon_too_long', { limit: span(reason.limit_ms) })
     case 'bad_question':
       return words.t('reason.bad_question')
     default:
@@ -74,7 +76,7 @@ export function outlookWords(words: Words, outlook: Outlook, now_ms: number, own
   const what = subject(words, outlook, owner)
   const threshold = formatValue(forecast.threshold, unit)
   const state = forecast.state
-  switch (state.state) {
+  switch (state.is) {
     case 'warning':
       return words.t('outlook.warning', { subject: what, threshold, when: whenWords(words, state.earliest_ms, state.latest_ms, now_ms) })
     case 'breached':
@@ -135,7 +137,7 @@ function becauseWords(words: Words, because: Because, unit: Unit): string {
 
 /** Why the forecast says so: one sentence of the most telling reasons; empty when there are none. */
 export function reasonsWords(words: Words, forecast: Forecast, unit: Unit): string {
-  if (forecast.state.state === 'no_forecast') return ''
+  if (forecast.state.is === 'no_forecast') return ''
   const clauses = forecast.reasons.slice(0, REASONS_MAX).map((because) => becauseWords(words, because, unit)).filter(Boolean)
   if (clauses.length === 0) return ''
   const sentence = clauses.join(words.t('common.clause')) + words.t('common.stop')
@@ -155,7 +157,7 @@ export function incidentTitle(words: Words, incident: Incident, now_ms: number):
     if (incident.state === 'resolved') return words.t(incident.kind === 'alarm' ? 'title.was' : 'title.was_will', parts)
     if (incident.kind === 'alarm') return words.t(parts.value && threshold ? 'title.is' : 'title.is_some', parts)
     const state = evidence.forecast?.state
-    if (state?.state !== 'warning') return words.t('title.will_some', parts)
+    if (state?.is !== 'warning') return words.t('title.will_some', parts)
     return words.t('title.will', { ...parts, when: whenWords(words, state.earliest_ms, state.latest_ms, now_ms) })
   }
   const entity = owner || evidence.host_name
@@ -180,7 +182,7 @@ export function conditionWords(words: Words, condition: Condition): string {
   const span = (span_ms: number) => formatSpan(span_ms, words.language)
   switch (condition.type) {
     case 'threshold':
-      return words.t(`condition.threshold_${condition.entity_kind}`, { metric: named(words, 'metric', condition.metric) })
+      return words.t(`condition.threshold_${condition.entity_kind}`, { metric: named(words, 'metric', condition.metric), span: span(condition.for_ms) })
     case 'keyword':
       return words.t('condition.keyword', { severity: words.t(`severity.${condition.severity_min}`), span: span(condition.quiet_ms) })
     case 'host_silent':
@@ -201,7 +203,7 @@ export type HostState = 'alarm' | 'silent' | 'warning' | 'clock' | 'calm'
 
 export function hostState(host: HostSummary, incidents: readonly Incident[]): HostState {
   const own = incidents.filter((incident) => incident.host === host.id && incident.state !== 'resolved')
-  const outlook = host.outlook?.forecast.state.state
+  const outlook = host.outlook?.forecast.state.is
   if (host.silent) return 'silent'
   if (outlook === 'breached' || own.some((incident) => incident.kind === 'alarm')) return 'alarm'
   if (outlook === 'warning' || own.length > 0 || host.incidents > 0) return 'warning'
@@ -224,7 +226,7 @@ export function headline(words: Words, overview: Overview): { state: HostState; 
   let expected = 0
   hosts.forEach((host, at) => {
     const state = host.outlook?.forecast.state
-    if (host.silent || state?.state !== 'warning' || !host.outlook) return
+    if (host.silent || state?.is !== 'warning' || !host.outlook) return
     // A host in alarm may have more to come; it is counted in both.
     if (states[at] === 'warning') expected += 1
     const rule = HEADLINE_RULES.includes(host.outlook.rule) ? host.outlook.rule : 'other'

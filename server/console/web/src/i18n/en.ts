@@ -82,7 +82,7 @@ export default {
   },
   reason: {
     too_short: 'its history is {have} long, {need} are needed', too_many_gaps: '{missing} of the recent past is missing, at most {limit} may be',
-    stale: 'its last value is {age} old', bad_question: 'its threshold or horizon is not usable',
+    stale: 'its last value is {age} old', horizon_too_long: 'it is asked to look further ahead than {limit}', bad_question: 'its threshold or horizon is not usable',
     unknown: 'the reason is not known to this console',
   },
   because: {
@@ -106,7 +106,7 @@ export default {
     warning: 'Warning', alarm: 'Alarm', pending: 'pending', firing: 'open', resolved: 'resolved',
     since: 'since {time}', opened: 'First seen', fired: 'Told', resolved_at: 'Over', lasted: 'for {span}', updated: 'Last change',
     host: 'Host', entity: 'Container', rule: 'Rule', value: 'Last value', threshold: 'Threshold', over_since: 'Over since', last: 'Last time',
-    keyword: 'Keyword rule', hits: 'Hits', lines: 'Matching lines', lines_note: 'Masked on the host; the newest first.',
+    ended: 'Ended because', keyword: 'Keyword rule', hits: 'Hits', lines: 'Matching lines', lines_note: 'Masked on the host; the newest first.',
     events: 'Container events', why: 'Why', deliveries: 'Messages', deliveries_none: 'No message was due.',
     digest: 'Judged on', before: 'lines before', after: 'lines after', details: 'Details', one: 'Incident', attempts: '{n} try | {n} tries',
     answer: 'Answer', no_answer: 'no answer yet', link: 'Link to this incident',
@@ -119,6 +119,10 @@ export default {
     restart_loop: 'Container {entity} keeps restarting', unhealthy: 'The health check of {entity} fails', other: '{rule}: {entity}',
     hits: '{n} hit | {n} hits',
   },
+  ended: {
+    cleared: 'clearly below the threshold again', withdrawn: 'the crossing is no longer expected', quiet: 'it has not happened again', running: 'the container runs again', healthy: 'the health check passes again',
+    removed: 'the container was stopped or removed', host_back: 'the host is heard of again', gone: 'its data ceased while the host went on', rule_off: 'the rule was switched off',
+  },
   event: { start: 'started', die: 'ended with code {code}', oom: 'process killed for want of memory', health: 'health check: {health}', destroy: 'removed', stop: 'asked to stop' },
   health: { 0: 'healthy', 1: 'starting', 2: 'unhealthy' },
   transition: { warned: 'Warning', alarmed: 'Alarm', resolved: 'Resolved' },
@@ -127,7 +131,7 @@ export default {
     title: 'Sending', rules: 'Rules', rules_text: 'A rule finds incidents; it tells the channels only while sending is on.',
     rule: 'Rule', looks: 'What it looks at', severity: 'Severity', judged: 'Judged', send: 'Sends', send_rule: 'Send incidents of “{name}”',
     judge_rule: 'Judge “{name}”', send_channel: 'Send to “{name}”', threshold_of: 'Threshold of “{name}” in per cent', horizon_of: 'Horizon of “{name}” in hours',
-    threshold: 'Threshold', horizon: 'Looks ahead', hours: 'h', percent: '%', bad_threshold: 'A threshold is between 1 and 100 %.', bad_horizon: 'A horizon is between 0.25 and 720 hours.',
+    threshold: 'Threshold', horizon: 'Looks ahead', hours: 'h', percent: '%', minutes: 'min', wait: 'Waits', wait_of: 'Waiting time of “{name}” in minutes', bad_wait: 'A waiting time is between 0 and 1440 minutes.', bad_threshold: 'A threshold is between 1 and 100 %.', bad_horizon: 'A horizon is between 0.25 and 2160 hours.',
     channels: 'Channels', channels_text: 'Who is told. Addresses and secrets are kept encrypted and never shown again.', channels_none: 'No channel yet, so nobody is told.',
     add: 'Add a channel', kind: 'Kind', name: 'Name', url: 'Address (URL)', url_hint: 'The whole address with its token, as the chat shows it for the robot.',
     secret: 'Secret of the signature', secret_hint: 'Empty when the robot does not check signatures.', language: 'Language of its messages',
@@ -143,7 +147,7 @@ export default {
     more: '+{n} more',
   },
   condition: {
-    threshold_host: '{metric} of a host', threshold_workload: '{metric} of a container', keyword: 'a keyword of severity “{severity}” or worse in a container’s log; over after {span} without one',
+    threshold_host: '{metric} of a host; an alarm after {span} over it', threshold_workload: '{metric} of a container; an alarm after {span} over it', keyword: 'a keyword of severity “{severity}” or worse in a container’s log; over after {span} without one',
     host_silent: 'a host has not been heard of for {span}', container_died: 'a container ended with a failure, without having been asked to',
     container_oom: 'the kernel killed a process of a container', restart_loop: 'a container restarted {n} times within {span}', unhealthy: 'a container’s health check fails',
     other: 'something this console does not know',

@@ -82,7 +82,7 @@ export default {
   },
   reason: {
     too_short: '历史只有 {have}，至少需要 {need}', too_many_gaps: '近期数据缺失 {missing}，最多允许 {limit}',
-    stale: '最后一个数据已是 {age}前', bad_question: '阈值或预测时长不可用',
+    stale: '最后一个数据已是 {age}前', horizon_too_long: '预测时长超过了上限 {limit}', bad_question: '阈值或预测时长不可用',
     unknown: '未知原因',
   },
   because: {
@@ -106,7 +106,7 @@ export default {
     warning: '预警', alarm: '告警', pending: '待确认', firing: '未恢复', resolved: '已恢复',
     since: '始于 {time}', opened: '首次发现', fired: '通知时间', resolved_at: '恢复时间', lasted: '持续 {span}', updated: '最近变化',
     host: '主机', entity: '容器', rule: '规则', value: '最新值', threshold: '阈值', over_since: '超限起始', last: '最近一次',
-    keyword: '关键词规则', hits: '命中次数', lines: '命中的日志', lines_note: '已在主机上脱敏，最新的在前。',
+    ended: '恢复原因', keyword: '关键词规则', hits: '命中次数', lines: '命中的日志', lines_note: '已在主机上脱敏，最新的在前。',
     events: '容器事件', why: '判断依据', deliveries: '发送记录', deliveries_none: '没有需要发送的消息。',
     digest: '判断数据摘要', before: '前文', after: '后文', details: '详情', one: '事件', attempts: '尝试 {n} 次',
     answer: '应答', no_answer: '尚无应答', link: '本事件的链接',
@@ -119,6 +119,10 @@ export default {
     restart_loop: '容器 {entity} 反复重启', unhealthy: '容器 {entity} 健康检查失败', other: '{rule}：{entity}',
     hits: '{n} 次命中',
   },
+  ended: {
+    cleared: '已明显低于阈值', withdrawn: '预计不会再越过阈值', quiet: '一段时间内没有再发生', running: '容器已恢复运行', healthy: '健康检查已通过',
+    removed: '容器已停止或删除', host_back: '主机已恢复上报', gone: '主机仍在运行，但该数据已不再产生', rule_off: '规则已关闭',
+  },
   event: { start: '启动', die: '退出，退出码 {code}', oom: '内存不足，进程被终止', health: '健康检查：{health}', destroy: '被删除', stop: '被要求停止' },
   health: { 0: '健康', 1: '启动中', 2: '不健康' },
   transition: { warned: '预警', alarmed: '告警', resolved: '恢复' },
@@ -127,7 +131,7 @@ export default {
     title: '通知', rules: '规则', rules_text: '规则负责发现事件；只有开启发送时才会通知各通道。',
     rule: '规则', looks: '监测内容', severity: '级别', judged: '启用', send: '发送', send_rule: '发送“{name}”的事件',
     judge_rule: '启用“{name}”', send_channel: '发送到“{name}”', threshold_of: '“{name}”的阈值（百分比）', horizon_of: '“{name}”的预测时长（小时）',
-    threshold: '阈值', horizon: '预测时长', hours: '小时', percent: '%', bad_threshold: '阈值应在 1% 到 100% 之间。', bad_horizon: '预测时长应在 0.25 到 720 小时之间。',
+    threshold: '阈值', horizon: '预测时长', hours: '小时', percent: '%', minutes: '分钟', wait: '等待', wait_of: '“{name}”的等待时间（分钟）', bad_wait: '等待时间应在 0 到 1440 分钟之间。', bad_threshold: '阈值应在 1% 到 100% 之间。', bad_horizon: '预测时长应在 0.25 到 2160 小时之间。',
     channels: '通道', channels_text: '通知谁。地址和密钥加密保存，不再显示。', channels_none: '还没有通道，因此不会通知任何人。',
     add: '添加通道', kind: '类型', name: '名称', url: '地址（URL）', url_hint: '机器人的完整地址，包含其中的令牌。',
     secret: '加签密钥', secret_hint: '机器人未启用加签时留空。', language: '消息语言',
@@ -143,7 +147,7 @@ export default {
     more: '另有 {n} 项',
   },
   condition: {
-    threshold_host: '主机：{metric}', threshold_workload: '容器：{metric}', keyword: '容器日志中出现“{severity}”及以上级别的关键词；{span}内不再出现即恢复',
+    threshold_host: '主机：{metric}；持续超过 {span}即告警', threshold_workload: '容器：{metric}；持续超过 {span}即告警', keyword: '容器日志中出现“{severity}”及以上级别的关键词；{span}内不再出现即恢复',
     host_silent: '主机超过 {span}没有上报', container_died: '容器未经要求而异常退出',
     container_oom: '容器中的进程被内核终止', restart_loop: '容器在 {span}内重启 {n} 次', unhealthy: '容器健康检查失败',
     other: '本页面不认识的条件',

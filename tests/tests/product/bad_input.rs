@@ -188,7 +188,8 @@ fn samples_of_an_unknown_layout_are_kept_and_the_layout_is_asked_for() {
     let start_ms = (now_ms() - 30_000).div_euclid(1000) * 1000;
     let mut terse = agent.block(0, start_ms, 0.5);
     terse.dictionary = forewarn_common::block::Dictionary::default();
-    let reply: PushReply = serde_json::from_value(agent.push(HandAgent::encode(&terse)).unwrap().ok().unwrap()).unwrap();
+    let reply: PushReply =
+        serde_json::from_value(agent.push(HandAgent::encode(&terse)).unwrap().ok().unwrap()).unwrap();
     assert_eq!(reply.unknown_layouts, [HandAgent::layout().id()]);
     assert_eq!(reply.unknown_entities, [terse.groups[0].entity]);
     let full = HandAgent::encode(&agent.block(1, start_ms + 10_000, 0.5));
@@ -281,7 +282,8 @@ fn database_outage_is_told_and_nothing_acknowledged_is_lost() {
 #[test]
 fn agent_goes_on_without_the_engine_and_says_so() {
     let (_store, server, session) = site();
-    let settings = format!("{AGENT}\n[engine]\nsocket = \"/run/forewarn-test-no-engine.sock\"\ndata_root = \"/nonexistent\"");
+    let settings =
+        format!("{AGENT}\n[engine]\nsocket = \"/run/forewarn-test-no-engine.sock\"\ndata_root = \"/nonexistent\"");
     let mut agent = Agent::start(&server, None, &settings).unwrap();
     live_host(&session).unwrap();
     agent.process().unwrap().wait_for_output("its socket is not usable", SOON).unwrap();

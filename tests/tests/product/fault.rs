@@ -80,7 +80,8 @@ fn every_sample_is_stored_once_after_an_outage(store: &Store, outage: Duration) 
     server.restart().unwrap();
     let session = server.log_in().unwrap();
     let (id, entity) = (host["id"].as_str().unwrap(), EntityId::of_host(host["id"].as_str().unwrap().parse().unwrap()));
-    let series = |metric| Series { host: id, entity: Box::leak(entity.to_string().into_boxed_str()), metric, instance: "" };
+    let series =
+        |metric| Series { host: id, entity: Box::leak(entity.to_string().into_boxed_str()), metric, instance: "" };
     let spool = agent.data_folder().join("spool");
     let drained = || Ok((std::fs::read_dir(&spool)?.count() <= 1).then_some(()));
     forewarn_tests::wait_until("the backlog to drain", SOON, drained).unwrap();
@@ -141,7 +142,11 @@ fn every_sample_is_stored_once_after_an_outage(store: &Store, outage: Duration) 
     let mut reader = forewarn_common::block::Reader::new(&receipt);
     let numbers: Vec<u64> = std::iter::from_fn(|| reader.varint("receipt").ok()).collect();
     assert_eq!(numbers, [1, 0, seqs.len() as u64 - 1], "one range from 0 to the last block");
-    eprintln!("fault: {} blocks, {} samples of each series over {slots} s, {skipped} skipped, none lost, none twice", seqs.len(), ticks.len());
+    eprintln!(
+        "fault: {} blocks, {} samples of each series over {slots} s, {skipped} skipped, none lost, none twice",
+        seqs.len(),
+        ticks.len()
+    );
 }
 
 fn layout_of(store: &Store, id: LayoutId) -> Result<Layout> {

@@ -99,7 +99,8 @@ fn room_is_warned_before_a_disk_is_full(store: &Store, run: u64) {
     let server = Server::start(store, SERVER).unwrap();
     let session = server.log_in().unwrap();
     keep_rules(&session, &["disk", "keyword"]).unwrap();
-    change_rule(&session, "disk", &json!({ "threshold": THRESHOLD, "horizon_ms": HORIZON_MS, "for_ms": 2000 })).unwrap();
+    change_rule(&session, "disk", &json!({ "threshold": THRESHOLD, "horizon_ms": HORIZON_MS, "for_ms": 2000 }))
+        .unwrap();
     change_rule(&session, "keyword", &json!({ "quiet_ms": 20_000 })).unwrap();
     add_robot(&session, &room).unwrap();
 
@@ -111,7 +112,11 @@ fn room_is_warned_before_a_disk_is_full(store: &Store, run: u64) {
     let rest_s = dice.between(25, 40);
     let fill_s = dice.between(60, 100);
     let tooth_s = dice.between(6, 10);
-    eprintln!("fill: {:.0} % at rest for {rest_s} s, then {:.0} % in {fill_s} s; control: a tooth each {tooth_s} s", base * 100.0, THRESHOLD * 100.0);
+    eprintln!(
+        "fill: {:.0} % at rest for {rest_s} s, then {:.0} % in {fill_s} s; control: a tooth each {tooth_s} s",
+        base * 100.0,
+        THRESHOLD * 100.0
+    );
 
     let _agent = Agent::start(&server, Some(&engine), AGENT).unwrap();
     let control_total = control.used_and_total_bytes().unwrap().1 as f64;
@@ -138,7 +143,9 @@ fn room_is_warned_before_a_disk_is_full(store: &Store, run: u64) {
     );
     let _filler = engine.run_script("filler", &["-v", &volume], &fill).unwrap();
 
-    let talk = format!("sleep 2; echo '2026 WARN slow'; echo 'ERROR {OUT_OF_MEMORY}'; echo 'ERROR {DATABASE_TIMEOUT}'; sleep 3600");
+    let talk = format!(
+        "sleep 2; echo '2026 WARN slow'; echo 'ERROR {OUT_OF_MEMORY}'; echo 'ERROR {DATABASE_TIMEOUT}'; sleep 3600"
+    );
     let said_at_ms = now_ms() + 2000;
     let talker = engine.run_script("shop-api", &[], &talk).unwrap();
 
@@ -176,14 +183,18 @@ fn room_is_warned_before_a_disk_is_full(store: &Store, run: u64) {
     );
 
     // When the space is free again, the end is told.
-    wait_until("the end of the filling", patience, || Ok((filling_gauge.ratio_at(now_ms()) > 0.94).then_some(()))).unwrap();
+    wait_until("the end of the filling", patience, || Ok((filling_gauge.ratio_at(now_ms()) > 0.94).then_some(())))
+        .unwrap();
     std::fs::remove_file(filling.path().join("growing")).unwrap();
     let freed_ms = now_ms();
     let resolved = room.wait_for("the end", SOON, |m| about(m, "【恢复】", &filling_at)).unwrap();
     assert!(resolved.received_at_ms > freed_ms);
     for line in ["java.lang.OutOfMemoryError", "数据库连接超时"] {
-        let quiet = |i: &serde_json::Value| i["evidence"]["lines"][0]["line"].as_str().is_some_and(|l| l.contains(line)) && i["state"] == "resolved";
-        wait_until("the end of a keyword incident", SOON, || Ok(incidents(&session)?.iter().any(quiet).then_some(()))).unwrap();
+        let quiet = |i: &serde_json::Value| {
+            i["evidence"]["lines"][0]["line"].as_str().is_some_and(|l| l.contains(line)) && i["state"] == "resolved"
+        };
+        wait_until("the end of a keyword incident", SOON, || Ok(incidents(&session)?.iter().any(quiet).then_some(())))
+            .unwrap();
     }
 
     // Each once, each accepted, and not a word of the control, though it rose and fell throughout.

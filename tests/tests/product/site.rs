@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use forewarn_common::block::{Block, Dictionary, Entity, EntityKind, Group, Header, LastValue, Layout, Metric, Ticks, Urgent};
+use forewarn_common::block::{
+    Block, Dictionary, Entity, EntityKind, Group, Header, LastValue, Layout, Metric, Ticks, Urgent,
+};
 use forewarn_common::id::{EntityId, HostId};
 use forewarn_common::metric::Id;
 use forewarn_common::wire::{BLOCK_PATH, ENROLL_PATH, EnrollReply, EnrollToken, SENT_HEADER};

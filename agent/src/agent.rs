@@ -48,6 +48,8 @@ pub(crate) async fn identity(settings: &Settings, token: Option<&str>) -> anyhow
         return Ok(identity);
     }
     let token = token.ok_or(SenderError::NotEnrolled)?;
+    // Before the token is spent: an identity that cannot be kept would ask for another one.
+    drop(lock(&settings.data_dir)?);
     let hostname = host_name(settings);
     let identity = sender::enroll(&settings.server.urls, &settings.server.proxy, token, None, &hostname).await?;
     identity.save(&settings.data_dir)?;

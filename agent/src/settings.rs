@@ -41,8 +41,10 @@ pub(crate) enum SettingsError {
         detail: String,
     },
     /// A value is outside what it may be.
-    #[error("setting {key} is {got}, accepted is {accepted}")]
+    #[error("{origin}: {key} is {got}, accepted is {accepted}")]
     Value {
+        /// The file, or what stands in for it.
+        origin: String,
         /// The key, with its table.
         key: &'static str,
         /// What it is.
@@ -173,11 +175,9 @@ impl Settings {
     /// # Errors
     /// The file cannot be read or parsed, or a value is not accepted.
     pub(crate) fn load(overrides: &Overrides) -> Result<Self, SettingsError> {
-        let mut settings = match &overrides.config {
-            Some(path) => Self::read(path)?,
-            None if Path::new(FILE_DEFAULT).exists() => Self::read(Path::new(FILE_DEFAULT))?,
-            None => Self::default(),
-        };
+        let fallback = Path::new(FILE_DEFAULT);
+        let file = overrides.config.as_deref().or_else(|| fallback.exists().then_some(fallback));
+        let mut settings = file.map_or_else(|| Ok(Self::default()), Self::read)?;
         if let Some(dir) = &overrides.data_dir {
             settings.data_dir.clone_from(dir);
         }
@@ -187,7 +187,8 @@ impl Settings {
         if let Some(root) = &overrides.host_root {
             settings.host_root.clone_from(root);
         }
-        settings.check()?;
+        let origin = file.map_or_else(|| "settings".to_owned(), |path| format!("settings file {}", path.display()));
+        settings.check(&origin)?;
         Ok(settings)
     }
 
@@ -202,35 +203,40 @@ impl Settings {
         toml::from_str(&text).map_err(|error| SettingsError::Parse { path: path.to_owned(), detail: error.to_string() })
     }
 
-    fn check(&self) -> Result<(), SettingsError> {
+    fn check(&self, origin: &str) -> Result<(), SettingsError> {
+        let accept = |key, got: &dyn std::fmt::Display, sound, accepted: &dyn Fn() -> String| {
+            let refusal =
+                || SettingsError::Value { origin: origin.to_owned(), key, got: got.to_string(), accepted: accepted() };
+            if sound { Ok(()) } else { Err(refusal()) }
+        };
         let range = SAMPLE_INTERVAL_MS_MIN..=SAMPLE_INTERVAL_MS_MAX;
-        accept("sample_interval_ms", self.sample_interval_ms, range.contains(&self.sample_interval_ms), || {
+        accept("sample_interval_ms", &self.sample_interval_ms, range.contains(&self.sample_interval_ms), &|| {
             format!("{SAMPLE_INTERVAL_MS_MIN} to {SAMPLE_INTERVAL_MS_MAX}")
         })?;
         let longest = self.sample_interval_ms * (limit::TICKS_MAX as u64 / 4);
         let range = self.sample_interval_ms..=longest;
-        accept("block_interval_ms", self.block_interval_ms, range.contains(&self.block_interval_ms), || {
+        accept("block_interval_ms", &self.block_interval_ms, range.contains(&self.block_interval_ms), &|| {
             format!("sample_interval_ms ({}) to {longest}", self.sample_interval_ms)
         })?;
-        accept("early_block_ms", self.early_block_ms, self.early_block_ms >= 100, || "100 or more".to_owned())?;
-        accept("log.poll_interval_ms", self.log.poll_interval_ms, self.log.poll_interval_ms >= 100, || {
+        accept("early_block_ms", &self.early_block_ms, self.early_block_ms >= 100, &|| "100 or more".to_owned())?;
+        accept("log.poll_interval_ms", &self.log.poll_interval_ms, self.log.poll_interval_ms >= 100, &|| {
             "100 or more".to_owned()
         })?;
-        accept("spool_bytes_max", self.spool_bytes_max, self.spool_bytes_max >= SPOOL_BYTES_MIN, || {
+        accept("spool_bytes_max", &self.spool_bytes_max, self.spool_bytes_max >= SPOOL_BYTES_MIN, &|| {
             format!("{SPOOL_BYTES_MIN} or more")
         })?;
         for (key, path) in [("data_dir", &self.data_dir), ("host_root", &self.host_root)] {
-            accept(key, path.display(), !path.as_os_str().is_empty(), || "a folder".to_owned())?;
+            accept(key, &path.display(), !path.as_os_str().is_empty(), &|| "a folder".to_owned())?;
         }
         for url in &self.server.urls {
             let sound = url::Url::parse(url).is_ok_and(|url| url.scheme() == "https" && url.host().is_some());
-            accept("server.urls", url, sound, || "urls like https://forewarn.example:8441".to_owned())?;
+            accept("server.urls", &url, sound, &|| "urls like https://forewarn.example:8441".to_owned())?;
         }
         if !self.server.proxy.is_empty() {
             let sound = url::Url::parse(&self.server.proxy).is_ok_and(|url| url.scheme() == "http");
-            accept("server.proxy", &self.server.proxy, sound, || "empty, or a url like http://proxy:3128".to_owned())?;
+            accept("server.proxy", &self.server.proxy, sound, &|| "empty, or a url like http://proxy:3128".to_owned())?;
         }
-        accept("keywords", self.keywords.len(), self.keywords.len() <= limit::KEYWORD_RULES_MAX, || {
+        accept("keywords", &self.keywords.len(), self.keywords.len() <= limit::KEYWORD_RULES_MAX, &|| {
             format!("at most {} rules", limit::KEYWORD_RULES_MAX)
         })
     }
@@ -253,15 +259,6 @@ pub(crate) fn below(root: &Path, path: &Path) -> PathBuf {
 #[expect(clippy::disallowed_methods, reason = "this is the settings room")]
 pub(crate) fn log_filter() -> String {
     std::env::var("FOREWARN_LOG").unwrap_or_else(|_| "info".to_owned())
-}
-
-fn accept(
-    key: &'static str,
-    got: impl std::fmt::Display,
-    sound: bool,
-    accepted: impl Fn() -> String,
-) -> Result<(), SettingsError> {
-    if sound { Ok(()) } else { Err(SettingsError::Value { key, got: got.to_string(), accepted: accepted() }) }
 }
 
 #[cfg(test)]

@@ -101,7 +101,12 @@ impl Judge {
     pub async fn urgent(&self, host: HostId, urgent: &Urgent, fresh: Freshness, now_ms: i64) -> Result<(), StoreError> {
         let lane = self.lane(host);
         let mut lane = lane.lock().await;
-        let names = self.names(&mut lane, host, now_ms).await?;
+        let mut names = self.names(&mut lane, host, now_ms).await?;
+        if speakers(urgent).any(|entity| !names.knows(host, entity)) {
+            // Born since the names were read: its record has just been stored with the block.
+            lane.names = None;
+            names = self.names(&mut lane, host, now_ms).await?;
+        }
         let mut events = urgent.events.clone();
         watch::order_events(&mut events);
         let mut sights = Vec::with_capacity(urgent.last.len() + events.len() + urgent.hits.len() + 1);
@@ -330,6 +335,10 @@ impl Names {
         self.entities.get(&entity).map_or((self.host.as_str(), ""), |(name, component, _)| (name, component))
     }
 
+    fn knows(&self, host: HostId, entity: EntityId) -> bool {
+        entity == EntityId::of_host(host) || self.entities.contains_key(&entity)
+    }
+
     fn kind(&self, host: HostId, entity: EntityId) -> EntityKind {
         let unknown = if entity == EntityId::of_host(host) { EntityKind::Host } else { EntityKind::Workload };
         self.entities.get(&entity).map_or(unknown, |(_, _, kind)| *kind)
@@ -350,6 +359,11 @@ fn is_known(incident: &Incident, sight: &Sight<'_>) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whose hits and events these are.
+fn speakers(urgent: &Urgent) -> impl Iterator<Item = EntityId> + '_ {
+    urgent.hits.iter().map(|hit| hit.entity).chain(urgent.events.iter().map(|event| event.entity))
 }
 
 fn new_id() -> Result<String, StoreError> {

@@ -64,12 +64,11 @@ const DEPENDENCY_ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// Where a room needs a dependency that lives elsewhere: `(file or folder, dependency, reason)`.
-const DEPENDENCY_EXCEPTIONS: &[(&str, &str, &str)] =
-    &[
-        ("common/src/clock.rs", "rustix", "CLOCK_BOOTTIME has no safe call in the standard library"),
-        ("server/src/notify/tests.rs", "hyper", "the robot that the tests send to is a real HTTP server"),
-        ("server/src/notify/tests.rs", "hyper_util", "the robot that the tests send to is a real HTTP server"),
-    ];
+const DEPENDENCY_EXCEPTIONS: &[(&str, &str, &str)] = &[
+    ("common/src/clock.rs", "rustix", "CLOCK_BOOTTIME has no safe call in the standard library"),
+    ("server/src/notify/tests.rs", "hyper", "the robot that the tests send to is a real HTTP server"),
+    ("server/src/notify/tests.rs", "hyper_util", "the robot that the tests send to is a real HTTP server"),
+];
 
 /// Reading the environment.
 const ENVIRONMENT_CALLS: [&str; 6] =

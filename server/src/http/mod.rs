@@ -224,8 +224,7 @@ mod tests {
 
     #[test]
     fn the_openapi_snapshot_that_the_console_is_typed_by_is_current() {
-        let kept: Option<serde_json::Value> =
-            serde_json::from_str(include_str!("../../console/web/openapi.json")).ok();
+        let kept: Option<serde_json::Value> = serde_json::from_str(include_str!("../../console/web/openapi.json")).ok();
         assert!(
             kept == Some(openapi()),
             "the API has changed: run `make openapi`, look at the difference and commit it"

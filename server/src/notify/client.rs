@@ -20,7 +20,7 @@ use super::limiter::Limiter;
 use super::message::{Message, Site, Tone, compose, compose_digest, say};
 use super::text::clean;
 use super::{NotifyError, time::Clock};
-use crate::model::channel::{Channel, ChannelKind, DeliveryState};
+use crate::model::channel::{Channel, DeliveryState};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -285,10 +285,4 @@ fn notice_message(notice: Notice, channel: &Channel, site: &Site, now_ms: i64) -
         link: site.public_url.clone(),
         id: format!("{word}-{now_ms}"),
     }
-}
-
-/// Which kinds sign with a secret at all.
-#[must_use]
-pub fn can_sign(kind: ChannelKind) -> bool {
-    kind != ChannelKind::WeCom
 }

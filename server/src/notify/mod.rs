@@ -16,7 +16,7 @@ mod time;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Notice, Notifier, NotifySettings, can_sign};
+pub use client::{Notice, Notifier, NotifySettings};
 pub use delivery::{Letter, Outcome};
 pub use guard::check_url;
 pub use message::Site;

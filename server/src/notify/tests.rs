@@ -234,10 +234,36 @@ fn check_golden(language: Language, golden: &str, file: &str) {
     actual.push_str("\n## digest\n\n");
     actual.push_str(&dingtalk_text(&channel, &compose_digest(&all, language, &site(), T0), &all));
     actual.push('\n');
+    compare(&actual, golden, file);
+}
+
+fn compare(actual: &str, golden: &str, file: &str) {
     if actual != golden {
         let path = std::env::temp_dir().join(file);
-        std::fs::write(&path, &actual).unwrap();
+        std::fs::write(&path, actual).unwrap();
         panic!("the texts differ from golden/{file}; the new ones are in {}", path.display());
+    }
+}
+
+#[test]
+fn every_channel_gets_the_body_that_it_wants() {
+    let story = letter(keyword(&["ERROR 数据库连接超时"]), Transition::Alarmed);
+    let message = compose(&story, Language::Chinese, &site(), T0);
+    let mut bodies = serde_json::Map::new();
+    for (name, kind) in [
+        ("dingtalk", ChannelKind::DingTalk),
+        ("feishu", ChannelKind::Feishu),
+        ("webhook", ChannelKind::Webhook),
+        ("wecom", ChannelKind::WeCom),
+    ] {
+        let channel = Channel { kind, ..channel("https://robot.example") };
+        let post = super::channel::build(&channel, &message, &[&story], T0).unwrap();
+        bodies.insert(name.to_owned(), serde_json::from_slice(&post.body).unwrap());
+    }
+    // Compared as values: the order of keys is the JSON library's affair.
+    let (actual, file) = (Value::Object(bodies), include_str!("golden/bodies.json"));
+    if serde_json::from_str::<Value>(file).unwrap() != actual {
+        compare(&(serde_json::to_string_pretty(&actual).unwrap() + "\n"), file, "bodies.json");
     }
 }
 

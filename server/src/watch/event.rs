@@ -13,7 +13,9 @@ const STOP_MS: i64 = 30_000;
 /// … and with the exit code of a signal, within this long: engines wait for slow containers.
 const STOP_SIGNAL_MS: i64 = 5 * 60_000;
 /// Exit codes of SIGTERM and SIGKILL.
-const SIGNAL_CODES: [i32; 2] = [143, 137];
+const SIGNAL_CODES: [i32; 2] = [TERMINATED, 137];
+/// Exit code of SIGTERM, which is itself a request to end: agents without the engine's API see no other.
+const TERMINATED: i32 = 143;
 /// Some engines report the request just after the end that it caused.
 const STOP_LATE_MS: i64 = 2000;
 /// A container that runs again for this long has recovered.
@@ -68,7 +70,7 @@ fn judge_death_event(case: &Case<'_>, event: &EngineEvent) -> Option<Change> {
     match event.kind {
         EventKind::Die => {
             let asked = case.open.is_some_and(|open| was_asked(&open.evidence.events, event));
-            let fault = event.code != 0 && !asked;
+            let fault = event.code != 0 && event.code != TERMINATED && !asked;
             if !fault || (!firing && is_old(case, event)) {
                 return case.open.filter(|_| !firing).map(|open| case.resolve(open.clone(), Ended::Removed));
             }

@@ -411,6 +411,7 @@ fn an_end_that_was_asked_for_is_no_fault() {
 fn an_orderly_end_is_no_fault_and_a_restart_by_hand_leaves_nothing_open() {
     let mut bench = Bench::of("container_died");
     assert_eq!(bench.event(T0, EventKind::Die, 0), None);
+    assert_eq!(bench.event(T0, EventKind::Die, 143), None, "a SIGTERM is a request, even if nobody saw who made it");
     for round in 0..3 {
         let at_ms = T0 + round * MINUTE;
         bench.event(at_ms, EventKind::Stop, 0);

@@ -135,8 +135,9 @@ fn markdown(message: &Message, style: &Style, room: Room) -> String {
     let facts: Vec<String> = message.facts.iter().map(|(label, value)| fact(label, value)).collect();
     let lines: Vec<String> = message.lines.iter().map(|line| (style.line)(&defuse(line))).collect();
     let id = fact(message.id_label(), &message.id);
-    // The link is ours: its address comes from the site's settings and an id of hex digits.
-    let link = message.link.as_ref().map(|url| format!("[{}]({url})", message.link_label()));
+    // The link is ours: its address comes from the site's settings and an id of hex digits. It stands in a paragraph of
+    // its own, or it would be read as the end of the list or quotation before it.
+    let link = message.link.as_ref().map(|url| format!("\n[{}]({url})", message.link_label()));
     let parts = |facts_kept: usize, lines_kept: usize| {
         let whole = facts_kept == facts.len() && lines_kept == lines.len();
         let note = (!whole).then(|| (style.fact)(message.cut_note()));

@@ -13,7 +13,7 @@ use forewarn_common::id::{EntityId, HostId, LayoutId};
 
 use super::column::{self, AXIS_POINTS_MAX, MergedGroup, Row};
 use super::connection::{Conn, Tx, insert_many};
-use super::push::{NewBlock, TIER_HOUR, TIER_PUSHED, part_of};
+use super::push::{INSERT_ROWS_MAX, NewBlock, TIER_HOUR, TIER_PUSHED, part_of};
 use super::schema::{audit, block, delivery, engine_event, host_state, incident, keyword_hit, series_group, session};
 use super::{Store, StoreError, host_id, read, unsigned};
 
@@ -279,10 +279,20 @@ impl Store {
         self.inner
             .pool
             .write(move |connection| {
-                for (tier, start_ms, part) in &parents {
-                    let row = block::table.find((*tier, *start_ms, host.0.as_slice(), *part));
-                    if diesel::delete(row).execute(connection)? != 1 {
-                        return Err(StoreError::Conflict.into());
+                for tier in [TIER_PUSHED, TIER_HOUR] {
+                    let of_tier: Vec<_> = parents.iter().filter(|parent| parent.0 == tier).collect();
+                    for some in of_tier.chunks(INSERT_ROWS_MAX) {
+                        let parts: Vec<i64> = some.iter().map(|(.., part)| *part).collect();
+                        let starts = || some.iter().map(|(_, start_ms, _)| *start_ms);
+                        let (first_ms, last_ms) = (starts().min().unwrap_or(0), starts().max().unwrap_or(0));
+                        let these = block::table
+                            .filter(block::host.eq(host.0.as_slice()))
+                            .filter(block::tier.eq(tier))
+                            .filter(block::start_ms.between(first_ms, last_ms))
+                            .filter(block::part.eq_any(parts));
+                        if diesel::delete(these).execute(connection)? != some.len() {
+                            return Err(StoreError::Conflict.into());
+                        }
                     }
                 }
                 for child in &children {

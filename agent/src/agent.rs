@@ -296,6 +296,8 @@ impl Agent {
     /// Hands the engine's table on to sampler, tailer and dictionary.
     fn hand_on(&mut self) {
         self.is_stale = false;
+        // A log is opened at once, or at once read to its end: a container may be gone before the next look.
+        self.next_poll_ms = 0;
         self.containers.set_targets(self.workloads.targets());
         self.tailer.set_sources(self.workloads.sources(&self.settings.log));
         for entity in self.workloads.entities() {

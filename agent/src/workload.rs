@@ -132,6 +132,7 @@ impl Workloads {
                 path,
                 format: Format::JsonFile,
                 is_old: workload.is_old,
+                is_running: workload.instance.is_running,
             })
         })
     }

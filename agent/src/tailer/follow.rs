@@ -8,10 +8,10 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 
-use memchr::{memchr, memrchr};
+use memchr::{memchr, memchr_iter, memrchr};
 use serde::{Deserialize, Serialize};
 
-use super::frame::{Format, Joiner, Line, Record};
+use super::frame::{Format, Joiner, Line, Record, SPLIT_BYTES};
 
 /// Bytes that tell a file from another of the same inode; log lines begin with times, so few are enough.
 const FINGERPRINT_BYTES_MAX: usize = 256;
@@ -57,6 +57,19 @@ pub(super) struct Progress {
     pub(super) more: bool,
 }
 
+/// Takes lines.
+pub(super) trait Sink {
+    /// Takes one line.
+    fn see(&mut self, seen: &Seen<'_>);
+
+    /// Puts where the lines begin that have to be seen into `starts`, ascending; all others are only counted.
+    /// `false` when every line has to be seen.
+    fn choose(&mut self, lines: &[u8], starts: &mut Vec<usize>) -> bool;
+
+    /// Counts lines that were not chosen.
+    fn pass_over(&mut self, lines: u64);
+}
+
 /// A line in its surroundings.
 pub(super) struct Seen<'a> {
     pub(super) line: &'a Line<'a>,
@@ -100,8 +113,10 @@ impl Follower {
 
     /// Takes the position as it is now for the next checkpoint.
     pub(super) fn mark(&mut self) {
-        if let Some(open) = &self.open {
-            self.marked = Some(open.at);
+        match (&self.open, self.begin) {
+            (Some(open), _) => self.marked = Some(open.at),
+            (None, Begin::At(position)) => self.marked = Some(position),
+            (None, _) => {}
         }
     }
 
@@ -115,13 +130,13 @@ impl Follower {
     }
 
     /// Reads what is new, at most about `budget` bytes, and gives every whole line to `see`.
-    pub(super) fn poll(&mut self, buffer: &mut Vec<u8>, budget: u64, see: &mut dyn FnMut(&Seen<'_>)) -> Progress {
+    pub(super) fn poll(&mut self, buffer: &mut Vec<u8>, budget: u64, sink: &mut dyn Sink) -> Progress {
         let mut progress = Progress::default();
         if self.open.is_none() && !self.open_first(&mut progress) {
             return progress;
         }
         for _ in 0..FILES_A_POLL_MAX {
-            if !self.read_on(buffer, budget, &mut progress, see) {
+            if !self.read_on(buffer, budget, &mut progress, sink) {
                 break;
             }
             if progress.more {
@@ -130,11 +145,11 @@ impl Follower {
             // The held file is read to its end. If the path shows another one by now, it follows.
             let Some(next) = self.successor() else { break };
             // Rotation happens after the last write: what came between is read before the file is left.
-            self.read_on(buffer, budget, &mut progress, see);
+            self.read_on(buffer, budget, &mut progress, sink);
             if progress.more {
                 return progress;
             }
-            self.finish(see);
+            self.finish(sink);
             match Open::new(next, 0) {
                 Ok(open) => self.open = Some(open),
                 Err(_) => break,
@@ -210,13 +225,7 @@ impl Follower {
     }
 
     /// Reads the held file to its end or to the budget's. `false` when it cannot be read any more.
-    fn read_on(
-        &mut self,
-        buffer: &mut Vec<u8>,
-        budget: u64,
-        progress: &mut Progress,
-        see: &mut dyn FnMut(&Seen<'_>),
-    ) -> bool {
+    fn read_on(&mut self, buffer: &mut Vec<u8>, budget: u64, progress: &mut Progress, sink: &mut dyn Sink) -> bool {
         loop {
             let Some(open) = &mut self.open else { return false };
             let Ok(meta) = open.file.metadata() else {
@@ -257,7 +266,7 @@ impl Follower {
             if open.at.print_bytes < FINGERPRINT_BYTES_MAX as u32 {
                 open.at.take_print(&open.file);
             }
-            let taken = take_records(open, chunk, self.format, &mut self.joiner, &mut self.skipping, see);
+            let taken = take_records(open, chunk, self.format, &mut self.joiner, &mut self.skipping, sink);
             progress.bytes += taken as u64;
             if taken == 0 {
                 // The last record is not whole yet.
@@ -266,8 +275,8 @@ impl Follower {
         }
     }
 
-    /// Gives up a descriptor that cannot be read; the file is looked for again where reading stopped.
-    fn let_go(&mut self) {
+    /// Closes the file; it is looked for again where reading stopped.
+    pub(super) fn let_go(&mut self) {
         if let Some(open) = self.open.take() {
             self.begin = Begin::At(open.at);
         }
@@ -275,7 +284,7 @@ impl Follower {
     }
 
     /// The held file is left for good: what it ends with is a line.
-    fn finish(&mut self, see: &mut dyn FnMut(&Seen<'_>)) {
+    fn finish(&mut self, sink: &mut dyn Sink) {
         let Some(open) = &self.open else { return };
         let mut tail = vec![0; CHUNK_BYTES];
         let got = open.file.read_at(&mut tail, open.read).unwrap_or(0);
@@ -285,11 +294,11 @@ impl Follower {
             let record = self.format.parse(tail, &mut scratch);
             let record = Record { text: record.text, ends_line: true };
             if let Some(line) = self.joiner.add(&record, open.read) {
-                see(&Seen { line: &line, file: &open.file, rest: &[] });
+                sink.see(&Seen { line: &line, file: &open.file, rest: &[] });
             }
         }
         if let Some(line) = self.joiner.finish() {
-            see(&Seen { line: &line, file: &open.file, rest: &[] });
+            sink.see(&Seen { line: &line, file: &open.file, rest: &[] });
         }
         self.joiner.reset();
         self.skipping = false;
@@ -303,7 +312,7 @@ fn take_records(
     format: Format,
     joiner: &mut Joiner,
     skipping: &mut bool,
-    see: &mut dyn FnMut(&Seen<'_>),
+    sink: &mut dyn Sink,
 ) -> usize {
     let mut taken = 0;
     if *skipping {
@@ -317,16 +326,28 @@ fn take_records(
     }
     let whole = memrchr(b'\n', chunk).map_or(taken, |end| end + 1);
     let mut scratch = Vec::new();
+    let lines = chunk.get(taken..whole).unwrap_or_default();
+    let mut starts = Vec::new();
+    if joiner.open_from().is_none() && !has_long_record(lines) && sink.choose(lines, &mut starts) {
+        for start in &starts {
+            let rest = lines.get(*start..).unwrap_or_default();
+            let end = memchr(b'\n', rest).unwrap_or(rest.len());
+            let from = open.read + (taken + start) as u64;
+            take_record(&open.file, &rest[..end], from, format, joiner, &mut scratch, rest.get(end + 1..), sink);
+        }
+        sink.pass_over(memchr_iter(b'\n', lines).count() as u64 - starts.len() as u64);
+        taken = whole;
+    }
     while taken < whole {
         let rest = chunk.get(taken..whole).unwrap_or_default();
         let end = memchr(b'\n', rest).unwrap_or(rest.len());
         let from = open.read + taken as u64;
-        take_record(&open.file, &rest[..end], from, format, joiner, &mut scratch, rest.get(end + 1..), see);
+        take_record(&open.file, &rest[..end], from, format, joiner, &mut scratch, rest.get(end + 1..), sink);
         taken += end + 1;
     }
     let taken = taken.min(chunk.len());
     if taken == 0 && chunk.len() == CHUNK_BYTES {
-        take_record(&open.file, chunk, open.read, format, joiner, &mut scratch, None, see);
+        take_record(&open.file, chunk, open.read, format, joiner, &mut scratch, None, sink);
         *skipping = true;
         open.read += chunk.len() as u64;
         open.at.offset = open.read;
@@ -335,6 +356,12 @@ fn take_records(
     open.read += taken as u64;
     open.at.offset = joiner.open_from().unwrap_or(open.read);
     taken
+}
+
+/// Whether a record may be long enough to be only a part of a line: then no newline is within one of these strides.
+fn has_long_record(lines: &[u8]) -> bool {
+    let strides = lines.chunks_exact(SPLIT_BYTES / 2);
+    strides.into_iter().any(|stride| memchr(b'\n', stride).is_none())
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts of one borrow, split so that they can be lent apart")]
@@ -346,11 +373,11 @@ fn take_record(
     joiner: &mut Joiner,
     scratch: &mut Vec<u8>,
     rest: Option<&[u8]>,
-    see: &mut dyn FnMut(&Seen<'_>),
+    sink: &mut dyn Sink,
 ) {
     let record = format.parse(record, scratch);
     if let Some(line) = joiner.add(&record, from) {
-        see(&Seen { line: &line, file, rest: rest.unwrap_or_default() });
+        sink.see(&Seen { line: &line, file, rest: rest.unwrap_or_default() });
     }
 }
 

@@ -7,6 +7,10 @@ use memchr::{memchr, memchr2};
 /// A joined line beyond this is matched up to here and counted as cut.
 pub(super) const LINE_MATCHED_BYTES_MAX: usize = 64 << 10;
 
+/// Docker cuts a longer line into records of this many bytes. A shorter record without an end is the last word of
+/// a program that stopped, and no part of what the next one prints.
+pub(super) const SPLIT_BYTES: usize = 16 << 10;
+
 /// How a log file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
@@ -56,11 +60,13 @@ fn parse_json_file<'a>(record: &'a [u8], scratch: &'a mut Vec<u8>) -> Record<'a>
         Some(shorter) if ends_line && trailing_backslashes(shorter).is_multiple_of(2) => shorter,
         _ => body,
     };
-    if memchr(b'\\', body).is_none() {
-        return Record { text: body, ends_line };
-    }
-    unescape(body, scratch);
-    Record { text: scratch, ends_line }
+    let text = if memchr(b'\\', body).is_none() {
+        body
+    } else {
+        unescape(body, scratch);
+        scratch
+    };
+    Record { text, ends_line: ends_line || text.len() < SPLIT_BYTES }
 }
 
 /// Where the string that `rest` begins with ends: at the first quote that is not escaped.

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
 use forewarn_common::keyword::{KeywordRule, Severity};
 use forewarn_common::limit;
+use memchr::{memchr, memrchr};
 use regex::bytes::{Regex, RegexBuilder};
 
 /// Why rules cannot be used.
@@ -39,6 +40,63 @@ pub(crate) enum RuleError {
     /// The literals do not compile.
     #[error("keyword literals cannot be used: {0}")]
     Literals(String),
+}
+
+/// Patterns that one packed searcher takes; beyond it the search falls back to a byte at a time.
+const PACKED_PATTERNS_MAX: usize = 48;
+
+/// Finds the lines of a file that may hit, escapes and all, without taking the lines apart.
+///
+/// Of every literal only the longest run of bytes is looked for that no log driver escapes; so no hit is missed, and
+/// what is found is looked at again as a line.
+#[derive(Debug)]
+struct Scan(Vec<AhoCorasick>);
+
+impl Scan {
+    /// `None` where a rule can only be judged line by line.
+    fn compile(rules: &[KeywordRule]) -> Option<Self> {
+        let (mut exact, mut folded) = (Vec::new(), Vec::new());
+        for rule in rules {
+            if !rule.regexes.is_empty() {
+                return None;
+            }
+            let set = if rule.ignore_case { &mut folded } else { &mut exact };
+            for literal in &rule.literals {
+                let plain = |byte: &u8| !matches!(byte, 0..0x20 | b'"' | b'\\' | b'<' | b'>' | b'&' | b'/' | 0x7f);
+                let run = literal.as_bytes().split(|byte| !plain(byte)).max_by_key(|run| run.len())?;
+                if run.is_empty() {
+                    return None;
+                }
+                set.push(run.to_vec());
+            }
+        }
+        let packed = shortest(exact).chunks(PACKED_PATTERNS_MAX).map(|set| build(set, false)).collect::<Vec<_>>();
+        let folded = shortest(folded).chunks(limit::KEYWORD_RULES_MAX).map(|set| build(set, true)).collect::<Vec<_>>();
+        packed.into_iter().chain(folded).collect::<Option<Vec<_>>>().map(Self)
+    }
+}
+
+/// The patterns without those that contain another one: where they are, the shorter one is.
+fn shortest(mut patterns: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    patterns.sort_by_key(Vec::len);
+    let mut kept: Vec<Vec<u8>> = Vec::new();
+    for pattern in patterns {
+        if !kept.iter().any(|shorter| memchr::memmem::find(&pattern, shorter).is_some()) {
+            kept.push(pattern);
+        }
+    }
+    // Neighbours in the alphabet share their first bytes: a searcher of like patterns has fewer false starts.
+    kept.sort();
+    kept
+}
+
+fn build(patterns: &[Vec<u8>], ignore_case: bool) -> Option<AhoCorasick> {
+    AhoCorasick::builder()
+        .ascii_case_insensitive(ignore_case)
+        .match_kind(MatchKind::LeftmostFirst)
+        .kind(Some(AhoCorasickKind::ContiguousNFA))
+        .build(patterns)
+        .ok()
 }
 
 /// A literal set with the rule of each literal. The first search is quick and says only whether; the second finds
@@ -88,6 +146,7 @@ pub(crate) struct Matcher {
     exact: Option<Literals>,
     folded: Option<Literals>,
     regexes: Vec<(Regex, usize)>,
+    scan: Option<Scan>,
 }
 
 impl Matcher {
@@ -144,7 +203,27 @@ impl Matcher {
             exact: Literals::compile(&exact, false)?,
             folded: Literals::compile(&folded, true)?,
             regexes,
+            scan: Scan::compile(rules),
         })
+    }
+
+    /// Puts where the lines begin that may hit into `starts`, ascending. `false` when every line must be looked at.
+    pub(super) fn scan(&self, lines: &[u8], starts: &mut Vec<usize>) -> bool {
+        starts.clear();
+        let Some(Scan(searchers)) = &self.scan else { return false };
+        for searcher in searchers {
+            let mut from = 0;
+            while let Some(found) = searcher.find(Input::new(lines).range(from..)) {
+                let start = memrchr(b'\n', &lines[..found.start()]).map_or(0, |end| end + 1);
+                starts.push(start);
+                from = memchr(b'\n', &lines[found.end()..]).map_or(lines.len(), |end| found.end() + end + 1);
+            }
+        }
+        if searchers.len() > 1 {
+            starts.sort_unstable();
+            starts.dedup();
+        }
+        true
     }
 
     /// Puts every rule that the line hits into `hits`, once, with where.

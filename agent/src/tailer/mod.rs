@@ -19,7 +19,7 @@ use forewarn_common::keyword::KeywordRule;
 use forewarn_common::limit;
 use serde::{Deserialize, Serialize};
 
-use follow::{Begin, Follower, Position, Seen};
+use follow::{Begin, Follower, Position, Seen, Sink};
 pub(crate) use frame::Format;
 use frame::{Joiner, Record};
 use mask::Masks;
@@ -60,6 +60,8 @@ pub(crate) struct Source {
     pub(crate) format: Format,
     /// Whether the log was there before the agent first looked: then its past is passed over.
     pub(crate) is_old: bool,
+    /// Whether something may still be written to it.
+    pub(crate) is_running: bool,
 }
 
 /// What was counted since the last tick.
@@ -82,6 +84,8 @@ struct Tracked {
     source: Source,
     follower: Option<Follower>,
     fed: Joiner,
+    /// Read to its end and not written to any more: not looked at until its container runs again.
+    is_asleep: bool,
 }
 
 /// Follows all logs.
@@ -158,12 +162,12 @@ impl Tailer {
         for source in sources {
             let known = before.remove(&source.id).filter(|log| log.source.path == source.path);
             let tracked = match known {
-                Some(log) => Tracked { source, ..log },
+                Some(log) => Tracked { is_asleep: log.is_asleep && !source.is_running, source, ..log },
                 None => {
                     let earlier = self.earlier.remove(&source.id).map(Begin::At);
                     let begin = earlier.unwrap_or(if source.is_old { Begin::End } else { Begin::Start });
                     let follower = source.path.clone().map(|path| Follower::new(path, source.format, begin));
-                    Tracked { source, follower, fed: Joiner::default() }
+                    Tracked { source, follower, fed: Joiner::default(), is_asleep: false }
                 }
             };
             self.watch.counts.entry(tracked.source.entity).or_default();
@@ -180,19 +184,22 @@ impl Tailer {
         let count = self.tracked.len();
         for step in 0..count {
             let Some(log) = self.tracked.get_mut((self.turn + step) % count) else { continue };
-            let (Some(follower), watch) = (&mut log.follower, &mut self.watch) else { continue };
+            let (Some(follower), watch, false) = (&mut log.follower, &mut self.watch, log.is_asleep) else { continue };
             if left == 0 {
                 self.turn = (self.turn + step) % count;
                 return true;
             }
             let (entity, format) = (log.source.entity, log.source.format);
-            let progress = follower.poll(&mut self.buffer, left.min(SOURCE_BYTES_A_POLL), &mut |seen: &Seen<'_>| {
-                let around = Surroundings { file: Some((seen.file, seen.line.from)), rest: seen.rest, format };
-                watch.see(entity, seen.line.text, seen.line.cut, now_ms, &around);
-            });
+            let mut lines = LogLines { watch, entity, format, now_ms };
+            let progress = follower.poll(&mut self.buffer, left.min(SOURCE_BYTES_A_POLL), &mut lines);
+            let watch = &mut self.watch;
             let counts = watch.counts.entry(entity).or_default();
             counts.bytes += progress.bytes;
             counts.lost_bytes += progress.lost_bytes;
+            if !log.source.is_running && progress.bytes == 0 {
+                follower.let_go();
+                log.is_asleep = true;
+            }
             left = left.saturating_sub(progress.bytes);
             more |= progress.more;
         }
@@ -253,6 +260,29 @@ impl Tailer {
     /// Forgets the positions of an earlier run whose logs are not among the sources: they are gone.
     pub(crate) fn forget_earlier(&mut self) {
         self.earlier.clear();
+    }
+}
+
+/// The lines of one log on their way to the watch.
+struct LogLines<'a> {
+    watch: &'a mut Watch,
+    entity: EntityId,
+    format: Format,
+    now_ms: i64,
+}
+
+impl Sink for LogLines<'_> {
+    fn see(&mut self, seen: &Seen<'_>) {
+        let around = Surroundings { file: Some((seen.file, seen.line.from)), rest: seen.rest, format: self.format };
+        self.watch.see(self.entity, seen.line.text, seen.line.cut, self.now_ms, &around);
+    }
+
+    fn choose(&mut self, lines: &[u8], starts: &mut Vec<usize>) -> bool {
+        self.watch.matcher.scan(lines, starts)
+    }
+
+    fn pass_over(&mut self, lines: u64) {
+        self.watch.counts.entry(self.entity).or_default().lines += lines;
     }
 }
 

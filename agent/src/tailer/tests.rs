@@ -8,7 +8,7 @@ use forewarn_common::id::HostId;
 use forewarn_common::keyword::{self, Severity};
 use proptest::prelude::*;
 
-use super::frame::{LINE_MATCHED_BYTES_MAX, unescape};
+use super::frame::{LINE_MATCHED_BYTES_MAX, SPLIT_BYTES, unescape};
 use super::*;
 
 fn entity() -> EntityId {
@@ -27,7 +27,7 @@ fn rule(name: &str, literals: &[&str], regexes: &[&str], ignore_case: bool) -> K
 }
 
 fn source(path: &Path, format: Format, is_old: bool) -> Source {
-    Source { id: "c1".to_owned(), entity: entity(), path: Some(path.to_owned()), format, is_old }
+    Source { id: "c1".to_owned(), entity: entity(), path: Some(path.to_owned()), format, is_old, is_running: true }
 }
 
 fn tailer(rules: &[KeywordRule], path: &Path, format: Format) -> Tailer {
@@ -89,6 +89,29 @@ fn keywords_match_the_text_that_was_printed_not_its_escapes() {
     assert_eq!(angle.samples[0].after[0], "level=\"error\"");
 }
 
+/// The quick way over whole chunks and the way line by line must agree; a regex rule forces the latter.
+fn check_ways(lines: &[String]) -> Result<(), TestCaseError> {
+    let rules = [
+        rule("plain", &["error", "数据库", "fatal err"], &[], false),
+        rule("escaped", &["<b>", "a\tb", "say \"no\"", "x\\y"], &[], false),
+        rule("folded", &["WaRn"], &[], true),
+        rule("metadata", &["stdout", "stream"], &[], false),
+    ];
+    let never = rule("never", &[], &["never matches this"], false);
+    let dir = tempfile::tempdir().unwrap();
+    let mut results = Vec::new();
+    for (name, rules) in [("quick", rules.to_vec()), ("slow", [&rules[..], &[never]].concat())] {
+        let path = dir.path().join(name);
+        let mut tailer = tailer(&rules, &path, Format::JsonFile);
+        lines.iter().for_each(|line| append(&path, &record(line)));
+        tailer.poll(0);
+        results.push((counts(&mut tailer), format!("{:?}", tailer.take_hits())));
+    }
+    prop_assert_eq!(&results[0], &results[1]);
+    prop_assert_eq!(results[0].0.lines, lines.len() as u64);
+    Ok(())
+}
+
 #[test]
 fn a_line_hits_a_rule_once_and_overlapping_rules_each() {
     let dir = tempfile::tempdir().unwrap();
@@ -127,7 +150,7 @@ fn lines_of_several_records_are_joined_and_a_keyword_across_the_seam_is_found() 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("c-json.log");
     let mut tailer = tailer(&[rule("seam", &["AB"], &[], false)], &path, Format::JsonFile);
-    let long = "x".repeat(16 << 10);
+    let long = "x".repeat(SPLIT_BYTES - 1);
     append(&path, &record(&format!("{long}A")));
     tailer.poll(0);
     assert_eq!(counts(&mut tailer).lines, 0, "the line has not ended");
@@ -138,13 +161,25 @@ fn lines_of_several_records_are_joined_and_a_keyword_across_the_seam_is_found() 
 }
 
 #[test]
+fn the_last_word_of_a_program_is_not_joined_to_the_first_of_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c-json.log");
+    let mut tailer = tailer(&[rule("seam", &["AB"], &[], false)], &path, Format::JsonFile);
+    append(&path, &record("A"));
+    append(&path, &record("B\n"));
+    tailer.poll(0);
+    let counts = counts(&mut tailer);
+    assert_eq!((counts.lines, counts.hits.len()), (2, 0));
+}
+
+#[test]
 fn an_open_line_survives_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("c-json.log");
     let rules = [rule("seam", &["AB"], &[], false)];
     let mut first = tailer(&rules, &path, Format::JsonFile);
     append(&path, &record("done\n"));
-    append(&path, &record("A"));
+    append(&path, &record(&format!("{}A", "x".repeat(SPLIT_BYTES - 1))));
     first.poll(0);
     assert_eq!(counts(&mut first).lines, 1);
     let mut second = Tailer::new(&rules, &[], Some(&first.checkpoint())).unwrap();
@@ -297,6 +332,29 @@ fn pieces_of_a_stream_are_joined_to_lines() {
     let counts = counts(&mut tailer);
     assert_eq!((counts.lines, counts.bytes, counts.hits["boom"]), (2, 19, 1));
     assert_eq!(tailer.take_hits()[0].samples[0].line, "two boom");
+}
+
+#[test]
+fn the_log_of_an_ended_container_is_let_go_and_goes_on_when_it_starts_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let mut tailer = tailer(&[], &path, Format::Plain);
+    append(&path, b"1\n2\n");
+    let ended = Source { is_running: false, ..source(&path, Format::Plain, false) };
+    tailer.set_sources([ended]);
+    tailer.poll(0);
+    tailer.poll(0);
+    assert!(tailer.tracked[0].is_asleep);
+    assert_eq!(counts(&mut tailer).lines, 2, "its last words were read");
+    append(&path, b"3\n");
+    tailer.poll(0);
+    assert_eq!(counts(&mut tailer).lines, 0);
+    let mut second = restarted(&tailer, &path);
+    tailer.set_sources([source(&path, Format::Plain, false)]);
+    for tailer in [&mut tailer, &mut second] {
+        tailer.poll(0);
+        assert_eq!(counts(tailer).lines, 1);
+    }
 }
 
 #[test]
@@ -460,6 +518,13 @@ proptest! {
     }
 
     #[test]
+    fn the_quick_way_finds_what_the_slow_way_finds(
+        lines in proptest::collection::vec("(error|数据库|fatal|<b>|a\tb|say \"no\"|x\\\\y|wArN|stdout|stream| |[a-z]{0,4}|\\\\|\"){0,6}\n", 0..12),
+    ) {
+        check_ways(&lines)?;
+    }
+
+    #[test]
     fn json_file_records_give_back_what_was_printed(text in "\\PC{0,40}[\\t\\\\\"<>&\\x00-\\x1f]{0,6}\\PC{0,10}") {
         let text = text.replace('\n', " ");
         let mut scratch = Vec::new();
@@ -468,7 +533,7 @@ proptest! {
             let parsed = Format::JsonFile.parse(&bytes[..bytes.len() - 1], &mut scratch);
             let expected = if ends { text.strip_suffix('\r').unwrap_or(&text) } else { &text };
             prop_assert_eq!(String::from_utf8_lossy(parsed.text), expected);
-            prop_assert_eq!(parsed.ends_line, ends);
+            prop_assert!(parsed.ends_line, "it is shorter than what Docker cuts");
         }
     }
 

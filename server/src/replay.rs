@@ -1,6 +1,8 @@
 //! The command line's view of the forecast: replays files through the same step function that
 //! judges live series, and writes what it would have said. Files in, files out; no judgement here.
 
+pub mod plot;
+
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -11,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::forecast::{self, Model, State};
+use crate::model::forecast::State as Answer;
 
 /// Distance of the moments at which decisions are written.
 const TICK_MS: i64 = 300_000;
@@ -61,10 +64,7 @@ pub fn backtest(args: &BacktestArgs) -> Result<()> {
         .parent()
         .unwrap_or(Path::new("."))
         .to_path_buf();
-    let mut model = match &args.model {
-        Some(path) => serde_json::from_str(&std::fs::read_to_string(path)?)?,
-        None => Model::default(),
-    };
+    let mut model = read_model(args.model.as_deref())?;
     // The samples of a recording are all there: nothing more will come for a bucket.
     model.close_after_ms = 0;
     model.band_points = 0;
@@ -95,7 +95,10 @@ pub fn backtest(args: &BacktestArgs) -> Result<()> {
     };
     results.sort_by_key(|r| r.0);
     let mut out = BufWriter::new(File::create(&args.out)?);
-    writeln!(out, "series_id,timestamp,warn,crossing_at,probability")?;
+    writeln!(
+        out,
+        "series_id,timestamp,warn,crossing_at,probability,earliest_at,latest_at"
+    )?;
     for (_, rows) in results {
         out.write_all(rows?.as_bytes())?;
     }
@@ -168,9 +171,20 @@ fn replay(base: &Path, task: &Task, model: &Model) -> Result<String> {
                 .likely_ms
                 .map(|t| (t / 1000).to_string())
                 .unwrap_or_default();
+            let (early, late) = match said.state {
+                Answer::Warning {
+                    earliest_ms,
+                    latest_ms,
+                    ..
+                } => (
+                    (earliest_ms / 1000).to_string(),
+                    (latest_ms / 1000).to_string(),
+                ),
+                Answer::Breached | Answer::Stable | Answer::NoForecast { .. } => Default::default(),
+            };
             writeln!(
                 rows,
-                "{},{},{},{crossing},{:.3}",
+                "{},{},{},{crossing},{:.3},{early},{late}",
                 task.id,
                 tick / 1000,
                 u8::from(warn),
@@ -193,6 +207,15 @@ pub struct ForecastArgs {
     /// How far ahead to look, such as 90m, 4h or 1d.
     #[arg(long, default_value = "4h", value_parser = parse_span_ms)]
     pub horizon: i64,
+    /// Write the plot as SVG to this file.
+    #[arg(long)]
+    pub plot: Option<PathBuf>,
+    /// Print the answer as JSON instead.
+    #[arg(long)]
+    pub json: bool,
+    /// Settings of the forecast as JSON; the defaults if left out.
+    #[arg(long)]
+    pub model: Option<PathBuf>,
     /// Bucket length, such as 5m or 10s.
     #[arg(long, default_value = "5m", value_parser = parse_span_ms)]
     pub step: i64,
@@ -220,13 +243,14 @@ fn parse_span_ms(text: &str) -> Result<i64, String> {
     }
 }
 
-/// Runs `forecast`: the answer as of the last sample, as JSON.
+/// Runs `forecast`: the answer as of the last sample, in words, as a plot, and with its reasons.
 ///
 /// # Errors
-/// If the file cannot be read.
+/// If the file cannot be read or the plot cannot be written.
 pub fn forecast_file(args: &ForecastArgs, out: &mut impl Write) -> Result<()> {
-    let points = read_points(&args.file)?;
-    let Some(now_ms) = points.iter().map(|p| p.0).max() else {
+    let mut points = read_points(&args.file)?;
+    points.sort_by_key(|p| p.0);
+    let Some(now_ms) = points.last().map(|p| p.0) else {
         bail!(
             "{} holds no sample; give a file with lines timestamp,value",
             args.file.display()
@@ -235,9 +259,43 @@ pub fn forecast_file(args: &ForecastArgs, out: &mut impl Write) -> Result<()> {
     let model = Model {
         step_ms: args.step,
         close_after_ms: 0,
-        ..Model::default()
+        ..read_model(args.model.as_deref())?
     };
     let (_, said) = forecast::assess(&points, args.threshold, args.horizon, now_ms, &model);
-    writeln!(out, "{}", serde_json::to_string_pretty(&said)?)?;
+    let name = args.file.file_stem().unwrap_or_default().to_string_lossy();
+    let picture = plot::Picture {
+        title: &name,
+        past: &points,
+        said: &said,
+        then: &[],
+    };
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&said)?)?;
+    } else {
+        writeln!(out, "{}", plot::sentence(&said))?;
+        for because in &said.reasons {
+            writeln!(out, "  {}", serde_json::to_string(because)?)?;
+        }
+        write!(out, "{}", plot::text(&picture))?;
+    }
+    if let Some(path) = &args.plot {
+        std::fs::write(path, plot::svg(&picture))
+            .with_context(|| format!("cannot write plot {}", path.display()))?;
+    }
     Ok(())
+}
+
+/// The settings in a file, or the defaults.
+fn read_model(path: Option<&Path>) -> Result<Model> {
+    let Some(path) = path else {
+        return Ok(Model::default());
+    };
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read model {}", path.display()))?;
+    let model: Model = serde_json::from_str(&text)
+        .with_context(|| format!("model {} is not understood", path.display()))?;
+    model
+        .check()
+        .with_context(|| format!("model {}", path.display()))?;
+    Ok(model)
 }

@@ -7,21 +7,21 @@
 )]
 
 /// Five minutes.
-pub const STEP_MS: i64 = 300_000;
+pub(crate) const STEP_MS: i64 = 300_000;
 /// One day in steps.
-pub const DAY: usize = 288;
+pub(crate) const DAY: usize = 288;
 /// Where every story starts: a Monday, 00:00 UTC.
-pub const START_MS: i64 = 1_735_516_800_000;
+pub(crate) const START_MS: i64 = 1_735_516_800_000;
 
 /// A small generator (splitmix64), so that no crate decides what a seed means.
-pub struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -29,18 +29,18 @@ impl Dice {
         ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    pub fn between(&mut self, low: f64, high: f64) -> f64 {
+    pub(crate) fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.unit()
     }
 
     /// Roughly normal, mean 0, deviation 1.
-    pub fn normal(&mut self) -> f64 {
+    pub(crate) fn normal(&mut self) -> f64 {
         (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
     }
 }
 
 /// Values on the five-minute grid as points.
-pub fn points(values: &[f64]) -> Vec<(i64, f64)> {
+pub(crate) fn points(values: &[f64]) -> Vec<(i64, f64)> {
     values
         .iter()
         .enumerate()
@@ -58,7 +58,7 @@ fn office_hours(i: usize) -> f64 {
 }
 
 /// A disk filled by a log that is rotated when it is large or at night; the top stays under 90 %.
-pub fn log_rotation(seed: u64, days: usize) -> Vec<f64> {
+pub(crate) fn log_rotation(seed: u64, days: usize) -> Vec<f64> {
     let mut dice = Dice::new(seed);
     let base = dice.between(40.0, 62.0);
     let tooth = dice.between(8.0, 24.0);
@@ -88,7 +88,7 @@ pub fn log_rotation(seed: u64, days: usize) -> Vec<f64> {
 }
 
 /// A disk that fills steadily and crosses 90 % near the end.
-pub fn steady_fill(seed: u64, days: usize) -> Vec<f64> {
+pub(crate) fn steady_fill(seed: u64, days: usize) -> Vec<f64> {
     let mut dice = Dice::new(seed);
     let end = dice.between(91.0, 95.0);
     let start = dice.between(30.0, 45.0);
@@ -106,7 +106,7 @@ pub fn steady_fill(seed: u64, days: usize) -> Vec<f64> {
 }
 
 /// CPU with office hours and a weekend; its peaks grow from week to week.
-pub fn growing_weeks(seed: u64, days: usize) -> Vec<f64> {
+pub(crate) fn growing_weeks(seed: u64, days: usize) -> Vec<f64> {
     let mut dice = Dice::new(seed);
     let base = dice.between(12.0, 18.0);
     (0..days * DAY)
@@ -123,7 +123,7 @@ pub fn growing_weeks(seed: u64, days: usize) -> Vec<f64> {
 }
 
 /// A heap that leaks under garbage collection: small teeth on a rising floor.
-pub fn leak_under_collection(seed: u64, days: usize) -> Vec<f64> {
+pub(crate) fn leak_under_collection(seed: u64, days: usize) -> Vec<f64> {
     let mut dice = Dice::new(seed);
     let n = days * DAY;
     let (start, end) = (dice.between(32.0, 40.0), dice.between(80.0, 84.0));
@@ -142,7 +142,7 @@ pub fn leak_under_collection(seed: u64, days: usize) -> Vec<f64> {
 }
 
 /// Memory that steps up with a deploy and then stays.
-pub fn deploy_step(seed: u64, days: usize) -> Vec<f64> {
+pub(crate) fn deploy_step(seed: u64, days: usize) -> Vec<f64> {
     let mut dice = Dice::new(seed);
     let n = days * DAY;
     let at = n - n / 4;

@@ -20,6 +20,10 @@ const PHASE_WIDTH: f32 = 0.06;
 /// Weight left to states of another phase of the day.
 const OTHER_PHASE: f32 = 0.35;
 
+/// The time to the crossing is never called surer than this: one in ten before the first share of
+/// it, one in ten after the second.
+const EARLY_RATIO: f64 = 0.5;
+const LATE_RATIO: f64 = 1.8;
 /// Past states that show how a rise runs.
 const SHAPES_MAX: usize = 24;
 
@@ -147,7 +151,11 @@ pub(crate) fn judge(
         shape(m, gap, gain, &scratch.weights, &mut verdict);
     }
     verdict.ahead = verdict.ahead.clamp(1.0, 1.25 * h);
-    verdict.ahead_range = (verdict.ahead * 0.6, verdict.ahead * 1.6);
+    let (early, late) = verdict.ahead_range;
+    verdict.ahead_range = (
+        early.min(verdict.ahead * EARLY_RATIO).max(1.0),
+        late.max(verdict.ahead * LATE_RATIO),
+    );
     verdict
 }
 
@@ -265,20 +273,25 @@ fn shape(m: &Memory, gap: f64, gain: f64, weights: &[f32], verdict: &mut Verdict
         return;
     }
     times.sort_by_key(|t| t.0);
-    let half = 0.5 * times.iter().map(|t| t.1).sum::<f32>();
-    let mut run = 0.0;
-    let mut middle = times[0].0;
-    for (after, w) in &times {
-        run += w;
-        middle = *after;
-        if run >= half {
-            break;
-        }
-    }
+    let total = times.iter().map(|t| t.1).sum::<f32>();
+    let quantile = |share: f32| {
+        let mut run = 0.0;
+        let found = times.iter().find(|(_, w)| {
+            run += w;
+            run >= share * total
+        });
+        // A level is called held only when it has stood for three buckets: the rise came earlier.
+        let after = found.or(times.last()).map_or(1, |t| t.0);
+        after.saturating_sub(HELD_BUCKETS - 1).max(1) as f64
+    };
     let a = verdict.horizons / (verdict.horizons + 1.0);
-    // A level is called held only when it has stood for three buckets: the rise came two earlier.
-    let middle = (middle.saturating_sub(HELD_BUCKETS - 1)).max(1) as f64;
-    verdict.ahead = a * middle + (1.0 - a) * verdict.ahead;
+    let line = verdict.ahead;
+    let blend = |seen: f64, straight: f64| a * seen + (1.0 - a) * straight;
+    verdict.ahead = blend(quantile(0.5), line);
+    verdict.ahead_range = (
+        blend(quantile(0.1), line * EARLY_RATIO),
+        blend(quantile(0.9), line * LATE_RATIO),
+    );
 }
 
 /// Upper tail of the normal distribution (Abramowitz and Stegun 7.1.26; error below 2e-7).

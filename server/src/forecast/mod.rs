@@ -14,11 +14,13 @@ use crate::model::forecast::{Because, Forecast, Reason, State as Answer};
 use crate::series::{Closed, Gridder};
 use judge::{Scratch, Verdict, judge};
 use learn::Memory;
-pub use settings::{MODEL_VERSION, Model};
+pub use settings::{MODEL_VERSION, Model, ModelError, WINDOW_BUCKETS_MAX};
 
 const DAY_MS: i64 = 86_400_000;
 /// Past states kept per horizon: closer ones tell nothing new.
 const STATES_PER_HORIZON: usize = 12;
+/// The same for horizons of few buckets, where the past holds very many of them.
+const STATES_PER_SHORT_HORIZON: usize = 6;
 /// A sample older than this many usual distances is stale.
 const STALE_DISTANCES: usize = 3;
 /// Distances between samples that are remembered, to know the usual one.
@@ -229,7 +231,8 @@ fn empty_memory(horizon_ms: i64, model: &Model) -> Memory {
     let horizon = (horizon_ms / step_ms).clamp(1, horizon_buckets_max(model)) as usize;
     let day = DAY_MS / step_ms;
     let sensible = DAY_MS % step_ms == 0 && day >= 24 && day * 2 <= model.window_buckets as i64;
-    let stride = (horizon / STATES_PER_HORIZON).max(1);
+    let stride =
+        (horizon / STATES_PER_HORIZON).max((horizon / STATES_PER_SHORT_HORIZON).clamp(1, 2));
     Memory::new(horizon, sensible.then_some(day as usize), stride)
 }
 

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 /// Version of [`Model`]; a stored model of another version is refused, not guessed at.
 pub const MODEL_VERSION: u32 = 1;
 
+/// The longest memory: four weeks of five-minute buckets.
+pub const WINDOW_BUCKETS_MAX: usize = 8064;
+
 /// How a series is judged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -70,6 +73,83 @@ impl Default for Model {
             buckets_min: 24,
             gap_ratio_max: 0.5,
             band_points: 48,
+        }
+    }
+}
+
+/// A model that cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ModelError {
+    /// Written by another version.
+    #[error("model has version {0}, this server knows {MODEL_VERSION}; train it again")]
+    Version(u32),
+    /// A setting outside its range.
+    #[error("model setting {0} is out of range; leave it out to take the default")]
+    Range(&'static str),
+}
+
+impl Model {
+    /// Refuses settings that make no sense.
+    ///
+    /// # Errors
+    /// Names the first setting that is out of range.
+    pub fn check(&self) -> Result<(), ModelError> {
+        if self.version != MODEL_VERSION {
+            return Err(ModelError::Version(self.version));
+        }
+        let unit = 0.0..=1.0;
+        let checks = [
+            ("step_ms", self.step_ms > 0 && self.step_ms <= 86_400_000),
+            (
+                "close_after_ms",
+                (0..=86_400_000).contains(&self.close_after_ms),
+            ),
+            (
+                "window_buckets",
+                (48..=WINDOW_BUCKETS_MAX).contains(&self.window_buckets),
+            ),
+            ("on_probability", unit.contains(&self.on_probability)),
+            (
+                "off_probability",
+                (0.0..=self.on_probability).contains(&self.off_probability),
+            ),
+            ("evidence_from", (0.0..1.0).contains(&self.evidence_from)),
+            (
+                "evidence_needed",
+                (0.0..=100.0).contains(&self.evidence_needed),
+            ),
+            (
+                "prior_horizons",
+                (0.01..=1000.0).contains(&self.prior_horizons),
+            ),
+            (
+                "selection_power",
+                (0.0..=32.0).contains(&self.selection_power),
+            ),
+            ("halflife_ms", self.halflife_ms >= self.step_ms),
+            (
+                "trend_error_ratio",
+                (0.01..=10.0).contains(&self.trend_error_ratio),
+            ),
+            ("whole_past_ratio", unit.contains(&self.whole_past_ratio)),
+            (
+                "decomposition_ratio",
+                unit.contains(&self.decomposition_ratio),
+            ),
+            (
+                "record_weight",
+                (0.0..=1000.0).contains(&self.record_weight),
+            ),
+            (
+                "buckets_min",
+                (6..=WINDOW_BUCKETS_MAX).contains(&self.buckets_min),
+            ),
+            ("gap_ratio_max", unit.contains(&self.gap_ratio_max)),
+            ("band_points", self.band_points <= 1000),
+        ];
+        match checks.iter().find(|(_, fine)| !fine) {
+            Some((name, _)) => Err(ModelError::Range(name)),
+            None => Ok(()),
         }
     }
 }

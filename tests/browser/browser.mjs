@@ -16,7 +16,7 @@ const FLAGS = [
 
 const STEP_MS_MAX = 30_000;
 
-/** Runs `steps({ page, args, shot })` and prints what it returns as the last line. */
+/** Runs `steps({ page, args, shot, requests })` and prints what it returns as the last line. */
 export async function browse(steps) {
   const args = JSON.parse(process.env.BROWSER_ARGUMENTS);
   const origin = new URL(args.url).origin;
@@ -30,8 +30,10 @@ export async function browse(steps) {
     ignoreHTTPSErrors: true,
   });
   const faults = [];
+  const requests = [];
   context.on('request', (request) => {
     const url = new URL(request.url());
+    requests.push(url.href);
     const inside = ['data:', 'blob:', 'about:'].includes(url.protocol) || url.origin === origin;
     if (!inside) faults.push(`a request left the origin: ${url.href}`);
   });
@@ -45,7 +47,7 @@ export async function browse(steps) {
   const page = context.pages()[0] ?? (await context.newPage());
   const shot = (name) => page.screenshot({ path: join(process.env.BROWSER_ARTEFACTS, `${name}.png`), fullPage: true });
   try {
-    const answer = await steps({ page, args, shot });
+    const answer = await steps({ page, args, shot, requests });
     if (faults.length > 0) throw new Error(faults.join('\n'));
     console.log(JSON.stringify(answer ?? null));
   } catch (error) {

@@ -5,6 +5,8 @@
 #![allow(clippy::print_stderr, reason = "a journey tells what it drew and what it measured")]
 
 mod bad_input;
+mod console;
+mod container;
 mod fault;
 mod fill;
 mod packaging;

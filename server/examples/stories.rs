@@ -37,24 +37,8 @@ fn main() -> std::io::Result<()> {
         wait,
     };
     let stories = [
-        story(
-            "steady-fill",
-            "A disk fills steadily",
-            stories::steady_fill(1, 10),
-            90.0,
-            24,
-            0.1,
-            true,
-        ),
-        story(
-            "log-rotation",
-            "Logs rotate: silent",
-            stories::log_rotation(3, 10),
-            90.0,
-            24,
-            0.93,
-            false,
-        ),
+        story("steady-fill", "A disk fills steadily", stories::steady_fill(1, 10), 90.0, 24, 0.1, true),
+        story("log-rotation", "Logs rotate: silent", stories::log_rotation(3, 10), 90.0, 24, 0.93, false),
         story(
             "growing-weeks",
             "Office-hours peaks that grow from week to week",
@@ -73,24 +57,8 @@ fn main() -> std::io::Result<()> {
             0.1,
             true,
         ),
-        story(
-            "deploy-step",
-            "A deploy step is no trend",
-            stories::deploy_step(5, 4),
-            90.0,
-            4,
-            0.77,
-            false,
-        ),
-        story(
-            "no-forecast",
-            "Fifty minutes old",
-            stories::steady_fill(6, 10),
-            90.0,
-            24,
-            0.0035,
-            false,
-        ),
+        story("deploy-step", "A deploy step is no trend", stories::deploy_step(5, 4), 90.0, 4, 0.77, false),
+        story("no-forecast", "Fifty minutes old", stories::steady_fill(6, 10), 90.0, 24, 0.0035, false),
     ];
     for story in stories {
         draw(&story, &folder)?;
@@ -99,24 +67,14 @@ fn main() -> std::io::Result<()> {
 }
 
 fn draw(story: &Story, folder: &std::path::Path) -> std::io::Result<()> {
-    let model = Model {
-        close_after_ms: 0,
-        ..Model::default()
-    };
+    let model = Model { close_after_ms: 0, ..Model::default() };
     let points = stories::points(&story.values);
     let stop = (story.at_ratio * points.len() as f64) as usize;
     let mut state = State::new(story.horizon_ms, &model);
     let mut at = points.len() - 1;
     let mut last = None;
     for (i, point) in points.iter().enumerate() {
-        let (next, said) = step(
-            state,
-            &[*point],
-            story.threshold,
-            story.horizon_ms,
-            point.0,
-            &model,
-        );
+        let (next, said) = step(state, &[*point], story.threshold, story.horizon_ms, point.0, &model);
         state = next;
         let warned = matches!(said.state, Answer::Warning { .. });
         last = Some(said);
@@ -130,19 +88,7 @@ fn draw(story: &Story, folder: &std::path::Path) -> std::io::Result<()> {
     let span = (story.horizon_ms / stories::STEP_MS) as usize;
     let from = at.saturating_sub(6 * span);
     let to = (at + span + 1).min(points.len());
-    let then = if matches!(said.state, Answer::NoForecast { .. }) {
-        &[][..]
-    } else {
-        &points[at..to]
-    };
-    let picture = Picture {
-        title: story.title,
-        past: &points[from..=at],
-        said: &said,
-        then,
-    };
-    std::fs::write(
-        folder.join(format!("{}.svg", story.name)),
-        plot::svg(&picture),
-    )
+    let then = if matches!(said.state, Answer::NoForecast { .. }) { &[][..] } else { &points[at..to] };
+    let picture = Picture { title: story.title, past: &points[from..=at], said: &said, then };
+    std::fs::write(folder.join(format!("{}.svg", story.name)), plot::svg(&picture))
 }

@@ -1,7 +1,7 @@
 //! Judgement with its memory: shows `watch` what was seen beside the rules and the open incidents, and saves what
 //! becomes of them together with what is to be told. Rules and open incidents are cached; the database decides.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use forewarn_common::block::{EntityKind, Urgent};
@@ -12,6 +12,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use crate::model::host::Host;
 use crate::model::incident::{Incident, IncidentState, Subject};
 use crate::model::rule::{Condition, Rule};
+use crate::model::series::SeriesKey;
 use crate::outbox::Outbox;
 use crate::store::{Store, StoreError, StoredForecast};
 use crate::watch::{self, Context, Seen, Target};
@@ -151,6 +152,22 @@ impl Judge {
             self.show(&mut lane, rule, host.id, &names, &sight, held, now_ms).await?;
         }
         Ok(())
+    }
+
+    /// Rule and series of each warning that stands for a host: what a rebuilt forecast must not forget.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn standing(&self, host: HostId) -> Result<HashSet<(String, SeriesKey)>, StoreError> {
+        let lane = self.lane(host);
+        let mut lane = lane.lock().await;
+        let open = self.open(&mut lane, host).await?.values();
+        let firing = open.filter(|incident| incident.state == IncidentState::Firing);
+        let series = firing.filter_map(|incident| {
+            let Subject { rule, host, entity, instance } = incident.subject.clone();
+            Some((rule, SeriesKey { host, entity, metric: incident.evidence.metric.clone()?, instance }))
+        });
+        Ok(series.collect())
     }
 
     /// Looks at what only time changes: silent hosts, quiet incidents.

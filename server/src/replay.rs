@@ -59,19 +59,12 @@ pub fn backtest(args: &BacktestArgs) -> Result<()> {
     let text = std::fs::read_to_string(&args.manifest)
         .with_context(|| format!("cannot read manifest {}", args.manifest.display()))?;
     let manifest: Manifest = serde_json::from_str(&text).context("manifest is not understood")?;
-    let base = args
-        .manifest
-        .parent()
-        .unwrap_or(Path::new("."))
-        .to_path_buf();
+    let base = args.manifest.parent().unwrap_or(Path::new(".")).to_path_buf();
     let mut model = read_model(args.model.as_deref())?;
     // The samples of a recording are all there: nothing more will come for a bucket.
     model.close_after_ms = 0;
     model.band_points = 0;
-    let threads = args
-        .threads
-        .or_else(|| std::thread::available_parallelism().ok().map(usize::from))
-        .unwrap_or(1);
+    let threads = args.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<(usize, Result<String>)>> = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -90,15 +83,10 @@ pub fn backtest(args: &BacktestArgs) -> Result<()> {
             });
         }
     });
-    let Ok(mut results) = results.into_inner() else {
-        bail!("a replay thread failed")
-    };
+    let Ok(mut results) = results.into_inner() else { bail!("a replay thread failed") };
     results.sort_by_key(|r| r.0);
     let mut out = BufWriter::new(File::create(&args.out)?);
-    writeln!(
-        out,
-        "series_id,timestamp,warn,crossing_at,probability,earliest_at,latest_at"
-    )?;
+    writeln!(out, "series_id,timestamp,warn,crossing_at,probability,earliest_at,latest_at")?;
     for (_, rows) in results {
         out.write_all(rows?.as_bytes())?;
     }
@@ -108,8 +96,7 @@ pub fn backtest(args: &BacktestArgs) -> Result<()> {
 
 /// Reads `timestamp,value` lines (unix seconds) after a header.
 fn read_points(path: &Path) -> Result<Vec<(i64, f64)>> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read series {}", path.display()))?;
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read series {}", path.display()))?;
     let mut points = Vec::new();
     for (number, line) in text.lines().enumerate().skip(1) {
         if line.trim().is_empty() {
@@ -117,16 +104,9 @@ fn read_points(path: &Path) -> Result<Vec<(i64, f64)>> {
         }
         let mut cells = line.split(',');
         let (Some(t), Some(v)) = (cells.next(), cells.next()) else {
-            bail!(
-                "{} line {}: want timestamp,value",
-                path.display(),
-                number + 1
-            );
+            bail!("{} line {}: want timestamp,value", path.display(), number + 1);
         };
-        let t: f64 = t
-            .trim()
-            .parse()
-            .with_context(|| format!("line {}", number + 1))?;
+        let t: f64 = t.trim().parse().with_context(|| format!("line {}", number + 1))?;
         let v: f64 = v.trim().parse().unwrap_or(f64::NAN);
         points.push(((t * 1000.0).round() as i64, v));
     }
@@ -141,45 +121,23 @@ fn replay(base: &Path, task: &Task, model: &Model) -> Result<String> {
     };
     let horizon_ms = task.horizon_s * 1000;
     let mut state = State::new(horizon_ms, model);
-    let ceil = |t: i64| {
-        t.div_euclid(TICK_MS) * TICK_MS
-            + if t.rem_euclid(TICK_MS) > 0 {
-                TICK_MS
-            } else {
-                0
-            }
-    };
+    let ceil = |t: i64| t.div_euclid(TICK_MS) * TICK_MS + if t.rem_euclid(TICK_MS) > 0 { TICK_MS } else { 0 };
     let mut tick = ceil(first.0);
     let judged_from = ceil(task.eval_start * 1000);
     let mut taken = 0;
     while tick <= end.0 {
         let upto = taken + points[taken..].partition_point(|p| p.0 <= tick);
-        let (next, said) = forecast::step(
-            state,
-            &points[taken..upto],
-            task.threshold,
-            horizon_ms,
-            tick,
-            model,
-        );
+        let (next, said) = forecast::step(state, &points[taken..upto], task.threshold, horizon_ms, tick, model);
         state = next;
         taken = upto;
         let warn = said.warned;
         if tick >= judged_from && (warn || said.probability >= PROBABILITY_MIN) {
             use std::fmt::Write as _;
-            let crossing = said
-                .likely_ms
-                .map(|t| (t / 1000).to_string())
-                .unwrap_or_default();
+            let crossing = said.likely_ms.map(|t| (t / 1000).to_string()).unwrap_or_default();
             let (early, late) = match said.state {
-                Answer::Warning {
-                    earliest_ms,
-                    latest_ms,
-                    ..
-                } => (
-                    (earliest_ms / 1000).to_string(),
-                    (latest_ms / 1000).to_string(),
-                ),
+                Answer::Warning { earliest_ms, latest_ms, .. } => {
+                    ((earliest_ms / 1000).to_string(), (latest_ms / 1000).to_string())
+                }
                 Answer::Breached | Answer::Stable | Answer::NoForecast { .. } => Default::default(),
             };
             writeln!(
@@ -224,9 +182,7 @@ pub struct ForecastArgs {
 /// Reads `90m`, `4h`, `1d`, `300s` as milliseconds.
 fn parse_span_ms(text: &str) -> Result<i64, String> {
     let text = text.trim();
-    let split = text
-        .find(|c: char| c.is_ascii_alphabetic())
-        .unwrap_or(text.len());
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let unit_ms = match unit {
         "s" => 1_000,
@@ -237,9 +193,7 @@ fn parse_span_ms(text: &str) -> Result<i64, String> {
     };
     match number.parse::<i64>() {
         Ok(n) if (1..=10_000).contains(&n) => Ok(n * unit_ms),
-        _ => Err(format!(
-            "{text} is not a length of time; write 300s, 90m, 4h or 1d"
-        )),
+        _ => Err(format!("{text} is not a length of time; write 300s, 90m, 4h or 1d")),
     }
 }
 
@@ -251,24 +205,12 @@ pub fn forecast_file(args: &ForecastArgs, out: &mut impl Write) -> Result<()> {
     let mut points = read_points(&args.file)?;
     points.sort_by_key(|p| p.0);
     let Some(now_ms) = points.last().map(|p| p.0) else {
-        bail!(
-            "{} holds no sample; give a file with lines timestamp,value",
-            args.file.display()
-        );
+        bail!("{} holds no sample; give a file with lines timestamp,value", args.file.display());
     };
-    let model = Model {
-        step_ms: args.step,
-        close_after_ms: 0,
-        ..read_model(args.model.as_deref())?
-    };
+    let model = Model { step_ms: args.step, close_after_ms: 0, ..read_model(args.model.as_deref())? };
     let (_, said) = forecast::assess(&points, args.threshold, args.horizon, now_ms, &model);
     let name = args.file.file_stem().unwrap_or_default().to_string_lossy();
-    let picture = plot::Picture {
-        title: &name,
-        past: &points,
-        said: &said,
-        then: &[],
-    };
+    let picture = plot::Picture { title: &name, past: &points, said: &said, then: &[] };
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&said)?)?;
     } else {
@@ -279,8 +221,7 @@ pub fn forecast_file(args: &ForecastArgs, out: &mut impl Write) -> Result<()> {
         write!(out, "{}", plot::text(&picture))?;
     }
     if let Some(path) = &args.plot {
-        std::fs::write(path, plot::svg(&picture))
-            .with_context(|| format!("cannot write plot {}", path.display()))?;
+        std::fs::write(path, plot::svg(&picture)).with_context(|| format!("cannot write plot {}", path.display()))?;
     }
     Ok(())
 }
@@ -290,12 +231,9 @@ fn read_model(path: Option<&Path>) -> Result<Model> {
     let Some(path) = path else {
         return Ok(Model::default());
     };
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read model {}", path.display()))?;
-    let model: Model = serde_json::from_str(&text)
-        .with_context(|| format!("model {} is not understood", path.display()))?;
-    model
-        .check()
-        .with_context(|| format!("model {}", path.display()))?;
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read model {}", path.display()))?;
+    let model: Model =
+        serde_json::from_str(&text).with_context(|| format!("model {} is not understood", path.display()))?;
+    model.check().with_context(|| format!("model {}", path.display()))?;
     Ok(model)
 }

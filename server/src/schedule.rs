@@ -1,7 +1,7 @@
 //! What happens by the clock: forecasts (staggered by host), silence and quiet, deliveries, compaction, retention.
 //! Each job may run twice without harm, none is on the path of an arriving block, and a failing round is tried again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const RETAIN_EVERY: Duration = Duration::from_secs(3600);
 /// Time budget of one round of compaction or retention.
 const JOB_BUDGET: Duration = Duration::from_secs(20);
+/// Of a history that is read anew the newest buckets are judged one by one, so that a warning can be confirmed.
+const JUDGED_BUCKETS: i64 = 6;
 const DAY_MS: i64 = 86_400_000;
 
 /// What the jobs work with.
@@ -136,6 +138,12 @@ struct Carried {
     due_ms: HashMap<HostId, i64>,
 }
 
+impl Carried {
+    fn of(&self, host: HostId) -> usize {
+        self.states.keys().filter(|(_, key)| key.host == host).count()
+    }
+}
+
 async fn forecast_rounds(jobs: Jobs, mut stop: watch::Receiver<bool>, mut carried: Carried) {
     let every_ms = jobs.settings.judge.forecast_every_ms;
     let mut failing = false;
@@ -209,12 +217,19 @@ async fn forecast_host(jobs: &Jobs, host: &Host, carried: &mut Carried, now_ms: 
     };
     let history_ms = model.window_buckets as i64 * model.step_ms;
     let questions = questions(&rules, &jobs.store.series(host.id, now_ms - history_ms).await?, host.id);
+    // What is no longer asked is no longer carried.
+    let asked: HashSet<(&str, &SeriesKey)> = questions.iter().map(|q| (q.rule.as_str(), &q.key)).collect();
+    carried.states.retain(|(rule, key), _| key.host != host.id || asked.contains(&(rule.as_str(), key)));
+    let standing =
+        if questions.len() > carried.of(host.id) { jobs.judge.standing(host.id).await? } else { HashSet::new() };
     // Series that were read to the same time are read together.
     let mut spans: HashMap<i64, Vec<Question>> = HashMap::new();
     for question in questions {
         let read_to = carried.states.get(&(question.rule.clone(), question.key.clone())).map(|(read_to, _)| *read_to);
         spans.entry(read_to.unwrap_or(now_ms - history_ms).max(now_ms - history_ms)).or_default().push(question);
     }
+    let newest_ms = now_ms - model.close_after_ms;
+    let learn_to_ms = newest_ms - newest_ms.rem_euclid(model.step_ms) - JUDGED_BUCKETS * model.step_ms;
     let mut answers = Vec::new();
     for (from_ms, questions) in spans {
         let mut keys: Vec<SeriesKey> = questions.iter().map(|question| question.key.clone()).collect();
@@ -230,14 +245,26 @@ async fn forecast_host(jobs: &Jobs, host: &Host, carried: &mut Carried, now_ms: 
             let state = carried.states.remove(&name).map(|(_, state)| state);
             work.push((question, state, name));
         }
-        let model = model.clone();
+        let (model, standing) = (model.clone(), standing.clone());
         let judged = tokio::task::spawn_blocking(move || {
             work.into_iter()
                 .map(|(question, state, name)| {
                     let points = points.get(&question.key).map(Vec::as_slice).unwrap_or_default();
-                    let state = state.unwrap_or_else(|| forecast::State::new(question.horizon_ms, &model));
+                    let horizon_ms = question.horizon_ms;
+                    // Rebuilt: all but the newest buckets are learnt without judging each, in a fraction of the time.
+                    let (state, points_left) = state.map_or_else(
+                        || {
+                            let (old, new) = points.split_at(points.partition_point(|point| point.0 <= learn_to_ms));
+                            let warned = standing.contains(&(question.rule.clone(), question.key.clone()));
+                            let empty = forecast::State::new(horizon_ms, &model);
+                            let learnt =
+                                forecast::learn(empty, old, horizon_ms, learn_to_ms + model.close_after_ms, &model);
+                            (learnt.with_warning(warned), new)
+                        },
+                        |state| (state, points),
+                    );
                     let (state, answer) =
-                        forecast::step(state, points, question.threshold, question.horizon_ms, now_ms, &model);
+                        forecast::step(state, points_left, question.threshold, horizon_ms, now_ms, &model);
                     let read_to = points.last().map_or(from_ms, |point| point.0 + 1);
                     (question, name, read_to, state, answer)
                 })

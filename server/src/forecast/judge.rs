@@ -152,10 +152,7 @@ pub(crate) fn judge(
     }
     verdict.ahead = verdict.ahead.clamp(1.0, 1.25 * h);
     let (early, late) = verdict.ahead_range;
-    verdict.ahead_range = (
-        early.min(verdict.ahead * EARLY_RATIO).max(1.0),
-        late.max(verdict.ahead * LATE_RATIO),
-    );
+    verdict.ahead_range = (early.min(verdict.ahead * EARLY_RATIO).max(1.0), late.max(verdict.ahead * LATE_RATIO));
     verdict
 }
 
@@ -288,10 +285,7 @@ fn shape(m: &Memory, gap: f64, gain: f64, weights: &[f32], verdict: &mut Verdict
     let line = verdict.ahead;
     let blend = |seen: f64, straight: f64| a * seen + (1.0 - a) * straight;
     verdict.ahead = blend(quantile(0.5), line);
-    verdict.ahead_range = (
-        blend(quantile(0.1), line * EARLY_RATIO),
-        blend(quantile(0.9), line * LATE_RATIO),
-    );
+    verdict.ahead_range = (blend(quantile(0.1), line * EARLY_RATIO), blend(quantile(0.9), line * LATE_RATIO));
 }
 
 /// Upper tail of the normal distribution (Abramowitz and Stegun 7.1.26; error below 2e-7).

@@ -231,8 +231,7 @@ fn empty_memory(horizon_ms: i64, model: &Model) -> Memory {
     let horizon = (horizon_ms / step_ms).clamp(1, horizon_buckets_max(model)) as usize;
     let day = DAY_MS / step_ms;
     let sensible = DAY_MS % step_ms == 0 && day >= 24 && day * 2 <= model.window_buckets as i64;
-    let stride =
-        (horizon / STATES_PER_HORIZON).max((horizon / STATES_PER_SHORT_HORIZON).clamp(1, 2));
+    let stride = (horizon / STATES_PER_HORIZON).max((horizon / STATES_PER_SHORT_HORIZON).clamp(1, 2));
     Memory::new(horizon, sensible.then_some(day as usize), stride)
 }
 

@@ -41,9 +41,7 @@ impl Frame {
         let said = picture.said;
         let from_ms = picture.past.first().map_or(said.at_ms, |p| p.0);
         let known = picture.then.last().map_or(said.at_ms, |p| p.0);
-        let to_ms = known
-            .max(said.at_ms.saturating_add(said.horizon_ms))
-            .max(from_ms + 1);
+        let to_ms = known.max(said.at_ms.saturating_add(said.horizon_ms)).max(from_ms + 1);
         let values = picture.past.iter().chain(picture.then).map(|p| p.1);
         let band = said.band.iter().flat_map(|b| [b.low, b.high]);
         let (mut low, mut high) = (said.threshold, said.threshold);
@@ -52,12 +50,7 @@ impl Frame {
             high = high.max(value);
         }
         let room = if high > low { 0.06 * (high - low) } else { 1.0 };
-        Self {
-            from_ms,
-            to_ms,
-            low: low - room,
-            high: high + room,
-        }
+        Self { from_ms, to_ms, low: low - room, high: high + room }
     }
 
     fn share_x(&self, t_ms: i64) -> f64 {
@@ -77,13 +70,11 @@ impl Frame {
     }
 
     fn line(&self, points: impl Iterator<Item = (i64, f64)>) -> String {
-        points
-            .filter(|p| p.1.is_finite())
-            .fold(String::new(), |mut line, (t_ms, value)| {
-                // Writing to a string cannot fail.
-                let _ = write!(line, "{:.1},{:.1} ", self.x(t_ms), self.y(value));
-                line
-            })
+        points.filter(|p| p.1.is_finite()).fold(String::new(), |mut line, (t_ms, value)| {
+            // Writing to a string cannot fail.
+            let _ = write!(line, "{:.1},{:.1} ", self.x(t_ms), self.y(value));
+            line
+        })
     }
 }
 
@@ -102,13 +93,7 @@ pub fn svg(picture: &Picture<'_>) -> String {
         s.push('\n');
     };
     let (top, bottom) = (TOP, HEIGHT - BOTTOM);
-    if let State::Warning {
-        earliest_ms,
-        likely_ms,
-        latest_ms,
-        ..
-    } = said.state
-    {
+    if let State::Warning { earliest_ms, likely_ms, latest_ms, .. } = said.state {
         let (a, b) = (f.x(earliest_ms), f.x(latest_ms).min(WIDTH - RIGHT));
         put(format_args!(
             "<rect x=\"{a:.1}\" y=\"{top}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"#f7d9a8\" opacity=\".55\"/>",
@@ -116,29 +101,19 @@ pub fn svg(picture: &Picture<'_>) -> String {
             bottom - top
         ));
         let x = f.x(likely_ms).min(WIDTH - RIGHT);
-        put(format_args!(
-            "<line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{top}\" y2=\"{bottom}\" stroke=\"#c77700\"/>"
-        ));
+        put(format_args!("<line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{top}\" y2=\"{bottom}\" stroke=\"#c77700\"/>"));
     }
     if !said.band.is_empty() {
         let upper = f.line(said.band.iter().map(|b| (b.t_ms, b.high)));
         let lower = f.line(said.band.iter().rev().map(|b| (b.t_ms, b.low)));
-        put(format_args!(
-            "<polygon points=\"{upper}{lower}\" fill=\"#8db4e2\" opacity=\".45\"/>"
-        ));
+        put(format_args!("<polygon points=\"{upper}{lower}\" fill=\"#8db4e2\" opacity=\".45\"/>"));
         let middle = f.line(said.band.iter().map(|b| (b.t_ms, b.mid)));
-        put(format_args!(
-            "<polyline points=\"{middle}\" fill=\"none\" stroke=\"#3b73b9\" stroke-dasharray=\"4 3\"/>"
-        ));
+        put(format_args!("<polyline points=\"{middle}\" fill=\"none\" stroke=\"#3b73b9\" stroke-dasharray=\"4 3\"/>"));
     }
     let then = f.line(thinned(picture.then));
-    put(format_args!(
-        "<polyline points=\"{then}\" fill=\"none\" stroke=\"#b5b5b5\"/>"
-    ));
+    put(format_args!("<polyline points=\"{then}\" fill=\"none\" stroke=\"#b5b5b5\"/>"));
     let past = f.line(thinned(picture.past));
-    put(format_args!(
-        "<polyline points=\"{past}\" fill=\"none\" stroke=\"#1f3a5f\" stroke-width=\"1.4\"/>"
-    ));
+    put(format_args!("<polyline points=\"{past}\" fill=\"none\" stroke=\"#1f3a5f\" stroke-width=\"1.4\"/>"));
     let y = f.y(said.threshold);
     put(format_args!(
         "<line x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#c0392b\"/>",
@@ -149,28 +124,15 @@ pub fn svg(picture: &Picture<'_>) -> String {
         "<line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{top}\" y2=\"{bottom}\" stroke=\"#888\" stroke-dasharray=\"2 3\"/>"
     ));
     let high = f.high;
-    put(format_args!(
-        "<text x=\"{LEFT}\" y=\"14\" font-weight=\"bold\">{}</text>",
-        escaped(picture.title)
-    ));
-    put(format_args!(
-        "<text x=\"{LEFT}\" y=\"29\" fill=\"#555\">{}</text>",
-        escaped(&sentence(said))
-    ));
-    for (value, y) in [
-        (high, top + 4.0),
-        (f.low, bottom),
-        (said.threshold, y + 4.0),
-    ] {
+    put(format_args!("<text x=\"{LEFT}\" y=\"14\" font-weight=\"bold\">{}</text>", escaped(picture.title)));
+    put(format_args!("<text x=\"{LEFT}\" y=\"29\" fill=\"#555\">{}</text>", escaped(&sentence(said))));
+    for (value, y) in [(high, top + 4.0), (f.low, bottom), (said.threshold, y + 4.0)] {
         put(format_args!(
             "<text x=\"{:.1}\" y=\"{y:.1}\" text-anchor=\"end\" fill=\"#555\">{value:.1}</text>",
             LEFT - 4.0
         ));
     }
-    put(format_args!(
-        "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"#555\">now</text>",
-        bottom + 14.0
-    ));
+    put(format_args!("<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"#555\">now</text>", bottom + 14.0));
     // Beside the mark for now there must be room for the mark of the begin.
     if x > LEFT + 100.0 {
         put(format_args!(
@@ -189,9 +151,7 @@ pub fn text(picture: &Picture<'_>) -> String {
     let f = Frame::of(picture);
     let mut cells = vec![[' '; COLUMNS]; ROWS];
     let column = |t_ms: i64| ((f.share_x(t_ms) * (COLUMNS - 1) as f64) as usize).min(COLUMNS - 1);
-    let row = |value: f64| {
-        ROWS - 1 - ((f.share_y(value).clamp(0.0, 1.0) * (ROWS - 1) as f64).round() as usize)
-    };
+    let row = |value: f64| ROWS - 1 - ((f.share_y(value).clamp(0.0, 1.0) * (ROWS - 1) as f64).round() as usize);
     cells[row(picture.said.threshold)] = ['-'; COLUMNS];
     for b in &picture.said.band {
         for cell in &mut cells[row(b.high)..=row(b.low)] {
@@ -207,11 +167,7 @@ pub fn text(picture: &Picture<'_>) -> String {
     let mut text = String::new();
     for (i, line) in cells.iter().enumerate() {
         let value = f.high - (f.high - f.low) * i as f64 / (ROWS - 1) as f64;
-        let _ = writeln!(
-            text,
-            "{value:>10.1} {}",
-            line.iter().collect::<String>().trim_end()
-        );
+        let _ = writeln!(text, "{value:>10.1} {}", line.iter().collect::<String>().trim_end());
     }
     text
 }
@@ -227,16 +183,8 @@ pub fn sentence(said: &Forecast) -> String {
             said.threshold,
             span(said.horizon_ms)
         ),
-        State::Breached => format!(
-            "breached: {:.1} is at or over {}",
-            said.value, said.threshold
-        ),
-        State::Warning {
-            probability,
-            earliest_ms,
-            likely_ms,
-            latest_ms,
-        } => format!(
+        State::Breached => format!("breached: {:.1} is at or over {}", said.value, said.threshold),
+        State::Warning { probability, earliest_ms, likely_ms, latest_ms } => format!(
             "warning: {:.0} % to reach {} within {}, in about {} (between {} and {})",
             100.0 * probability,
             said.threshold,
@@ -253,10 +201,7 @@ fn refusal(reason: Reason) -> String {
         Reason::TooShort { have_ms, need_ms } => {
             format!("{} of history, {} needed", span(have_ms), span(need_ms))
         }
-        Reason::TooManyGaps {
-            missing_ratio,
-            limit_ratio,
-        } => format!(
+        Reason::TooManyGaps { missing_ratio, limit_ratio } => format!(
             "{:.0} % of the samples are missing, {:.0} % is the most",
             100.0 * missing_ratio,
             100.0 * limit_ratio
@@ -294,7 +239,5 @@ fn thinned(points: &[(i64, f64)]) -> impl Iterator<Item = (i64, f64)> {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

@@ -1,10 +1,7 @@
 //! Seeded series of the kinds an operator meets, written from their mechanism: a disk that fills, a
 //! log that rotates, a heap under garbage collection. Same seed, same series.
 
-#![allow(
-    dead_code,
-    reason = "each user of this file takes the stories it needs"
-)]
+#![allow(dead_code, reason = "each user of this file takes the stories it needs")]
 
 /// Five minutes.
 pub(crate) const STEP_MS: i64 = 300_000;
@@ -41,11 +38,7 @@ impl Dice {
 
 /// Values on the five-minute grid as points.
 pub(crate) fn points(values: &[f64]) -> Vec<(i64, f64)> {
-    values
-        .iter()
-        .enumerate()
-        .map(|(i, v)| (START_MS + i as i64 * STEP_MS, *v))
-        .collect()
+    values.iter().enumerate().map(|(i, v)| (START_MS + i as i64 * STEP_MS, *v)).collect()
 }
 
 fn hour_of_day(i: usize) -> f64 {
@@ -72,11 +65,7 @@ pub(crate) fn log_rotation(seed: u64, days: usize) -> Vec<f64> {
             let busy = 1.0 + daily * (2.5 * office_hours(i) - 1.0);
             fill += tooth / (hours * 12.0) * busy * dice.between(0.6, 1.4);
             since += 1;
-            let due = if by_size {
-                fill >= tooth
-            } else {
-                since as f64 >= hours * 12.0
-            };
+            let due = if by_size { fill >= tooth } else { since as f64 >= hours * 12.0 };
             // A full log is always rotated: the story is one that never crosses.
             if due || fill >= 1.1 * tooth {
                 fill *= dice.between(0.0, 0.1);
@@ -96,10 +85,7 @@ pub(crate) fn steady_fill(seed: u64, days: usize) -> Vec<f64> {
     let mut level = start;
     (0..n)
         .map(|i| {
-            level += (end - start) / n as f64
-                * (0.7 + 0.6 * office_hours(i) * 2.4)
-                * dice.between(0.5, 1.5)
-                / 1.13;
+            level += (end - start) / n as f64 * (0.7 + 0.6 * office_hours(i) * 2.4) * dice.between(0.5, 1.5) / 1.13;
             level + 0.03 * dice.normal()
         })
         .collect()
@@ -112,11 +98,7 @@ pub(crate) fn growing_weeks(seed: u64, days: usize) -> Vec<f64> {
     (0..days * DAY)
         .map(|i| {
             let day = i / DAY;
-            let peak = if day % 7 >= 5 {
-                14.0
-            } else {
-                52.0 + 0.9 * day as f64
-            };
+            let peak = if day % 7 >= 5 { 14.0 } else { 52.0 + 0.9 * day as f64 };
             (base + peak * office_hours(i) + 1.2 * dice.normal()).clamp(0.0, 100.0)
         })
         .collect()
@@ -147,7 +129,5 @@ pub(crate) fn deploy_step(seed: u64, days: usize) -> Vec<f64> {
     let n = days * DAY;
     let at = n - n / 4;
     let (before, after) = (dice.between(42.0, 48.0), dice.between(66.0, 72.0));
-    (0..n)
-        .map(|i| if i < at { before } else { after } + 0.4 * dice.normal())
-        .collect()
+    (0..n).map(|i| if i < at { before } else { after } + 0.4 * dice.normal()).collect()
 }

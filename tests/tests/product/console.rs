@@ -18,7 +18,12 @@ use super::site::{AGENT, SERVER, SOON, add_robot, incidents, keep_rules, live_ho
 const BEFORE_LOGIN: &str = "401 .*/api/v1/me";
 
 /// Says a line in a container's log and waits until it has become an incident whose deliveries ended so.
-fn say_and_wait(session: &forewarn_tests::server::Session, container: &forewarn_tests::engine::Container<'_>, line: &str, outcome: &str) -> Value {
+fn say_and_wait(
+    session: &forewarn_tests::server::Session,
+    container: &forewarn_tests::engine::Container<'_>,
+    line: &str,
+    outcome: &str,
+) -> Value {
     container.exec(&format!("echo '{line}' > /proc/1/fd/1")).unwrap();
     let told = || {
         let all = incidents(session)?;
@@ -59,7 +64,8 @@ fn switch_flipped_in_the_browser_keeps_the_next_incident_from_the_room() {
     assert!(english.contains("Hosts") && !is_chinese(english), "{english}");
     assert!(chinese.contains("主机") && is_chinese(chinese), "{chinese}");
     let requests = saw["requests"].as_array().unwrap();
-    let inside = |url: &Value| ["data:", "blob:", &server.console_url()].iter().any(|o| url.as_str().unwrap().starts_with(o));
+    let inside =
+        |url: &Value| ["data:", "blob:", &server.console_url()].iter().any(|o| url.as_str().unwrap().starts_with(o));
     assert!(requests.len() > 10 && requests.iter().all(inside), "{requests:?}");
 
     // Off means off: the incident is there, judged and kept, and the room hears nothing.

@@ -34,7 +34,7 @@ pub enum DecodeError {
     /// A checksum does not match.
     #[error("checksum of {0} does not match: the block was damaged on its way or on disk")]
     Checksum(&'static str),
-    /// A limit of [`limit`] is exceeded.
+    /// A limit of [`crate::limit`] is exceeded.
     #[error("{what} is {got}, the limit is {max}")]
     Limit {
         /// What is too much.
@@ -52,7 +52,7 @@ pub enum DecodeError {
 /// Why a block cannot be encoded: it breaks a limit, or its parts contradict each other.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum EncodeError {
-    /// A limit of [`limit`] is exceeded.
+    /// A limit of [`crate::limit`] is exceeded.
     #[error("{what} is {got}, the limit is {max}")]
     Limit {
         /// What is too much.

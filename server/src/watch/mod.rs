@@ -97,7 +97,7 @@ impl Change {
     }
 }
 
-/// What happens to the incident of `subject` (see [`subject`]) by what was seen; `None` when nothing does.
+/// What happens to the incident of `subject` (see [`subject()`]) by what was seen; `None` when nothing does.
 #[must_use]
 pub fn judge(
     rule: &Rule,

@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, reason = "a program for people to read")]
 
 use std::error::Error;
+use std::time::Instant;
 
 use forewarn_common::block::{Block, Dictionary, Group, Header, Layout, Metric, Ticks, Urgent, scale};
 use forewarn_common::id::{EntityId, HostId};
@@ -121,6 +122,23 @@ fn main() -> Result<(), Box<dyn Error>> {
             each(pco_bytes),
             each(block_bytes)
         );
+    }
+    println!("pco by level, columns of 360 points:");
+    for level in [0, 2, 4, 6, 8, 12] {
+        let config = ChunkConfig::default().with_compression_level(level);
+        let (from, mut bytes, mut samples) = (Instant::now(), 0, 0);
+        for one in &series {
+            for column in one.values.chunks_exact(360) {
+                let scaled =
+                    column.iter().map(|value| scale(*value, one.metric.decimals)).collect::<Option<Vec<i64>>>();
+                bytes += scaled
+                    .map_or_else(|| simple_compress(column, &config), |scaled| simple_compress(&scaled, &config))?
+                    .len();
+                samples += column.len();
+            }
+        }
+        let (each, million) = (bytes as f64 / samples as f64, samples as f64 / 1e6);
+        println!("level {level}: {each:.3} bytes a sample, {:.2} M samples/s", million / from.elapsed().as_secs_f64());
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ on_both_engines!(
     a_failed_transaction_leaves_nothing,
     one_insert_of_many_rows_counts_them_all,
     the_schema_can_be_taken_back_and_made_again,
+    a_server_killed_at_work_keeps_what_it_acknowledged_once,
 );
 
 async fn raw(store: &Store, statement: &'static str) -> Result<(), StoreError> {
@@ -224,5 +225,83 @@ async fn a_database_killed_mid_transaction_keeps_what_was_acknowledged_once() {
         let next =
             store.push((acknowledged..acknowledged + 4).map(|seq| agent.arriving(seq, 3)).collect()).await.unwrap();
         assert!(next.iter().all(|outcome| outcome.stored));
+    }
+}
+
+/// Tells a test process that it is the server to be killed, and its database.
+const VICTIM: &str = "FOREWARN_STORE_TEST_VICTIM";
+/// Tells it where to write what it acknowledged.
+const ACKNOWLEDGED: &str = "FOREWARN_STORE_TEST_ACKNOWLEDGED";
+const VICTIM_AGENTS: std::ops::Range<u8> = 1..4;
+
+/// A server process that pushes and merges is killed again and again. Afterwards every acknowledged block is there
+/// once, a request that was under way is there in whole or not at all.
+async fn a_server_killed_at_work_keeps_what_it_acknowledged_once(place: Place) {
+    #[expect(clippy::disallowed_methods, reason = "how this test tells its own second process what to be")]
+    let role = (std::env::var(VICTIM), std::env::var(ACKNOWLEDGED));
+    if let (Ok(url), Ok(acknowledged)) = role {
+        return work_until_killed(&url, acknowledged.as_ref()).await;
+    }
+    place.open().await;
+    let folder = tempfile::tempdir().unwrap();
+    let acknowledged = folder.path().join("acknowledged");
+    std::fs::write(&acknowledged, "").unwrap();
+    for round in 0..5_usize {
+        let before = std::fs::metadata(&acknowledged).unwrap().len();
+        let mut victim = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "store::tests::fault::sqlite::a_server_killed_at_work_keeps_what_it_acknowledged_once"])
+            .env(VICTIM, &place.url)
+            .env(ACKNOWLEDGED, &acknowledged)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        // Two bytes a request; killed after some dozens of them, somewhere in the middle of the next.
+        let until = std::time::Instant::now() + Duration::from_secs(60);
+        while std::fs::metadata(&acknowledged).unwrap().len() < before + 2 * (20 + 7 * round as u64) {
+            assert!(std::time::Instant::now() < until, "the server does not work");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(3 * round as u64)).await;
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+    }
+    let store = place.open().await;
+    let lines = std::fs::read_to_string(&acknowledged).unwrap();
+    for number in VICTIM_AGENTS {
+        let agent = Agent::new(number);
+        let requests = lines.lines().filter(|line| *line == number.to_string()).count() as u64;
+        let stored = |requests: u64| {
+            let all: Vec<Arriving> = (0..requests * 4).map(|seq| agent.arriving(seq, 3)).collect();
+            expected(&times_of(&all))
+        };
+        let got = everything(&store, agent.host).await;
+        if got != stored(requests + 1) {
+            assert_same(&got, &stored(requests));
+        }
+    }
+    let report = store.compact(T0 + 1000 * HOUR_MS, Duration::from_secs(60)).await.unwrap();
+    assert!(report.finished && report.damaged.is_empty());
+}
+
+async fn work_until_killed(url: &str, acknowledged: &std::path::Path) {
+    use std::io::Write;
+    let (store, _) = Store::open(url).await.unwrap();
+    let lines = std::fs::read_to_string(acknowledged).unwrap();
+    for number in VICTIM_AGENTS {
+        let (store, acknowledged) = (store.clone(), acknowledged.to_owned());
+        let mut request = lines.lines().filter(|line| *line == number.to_string()).count() as u64;
+        tokio::spawn(async move {
+            let agent = Agent::new(number);
+            let mut file = std::fs::OpenOptions::new().append(true).open(acknowledged).unwrap();
+            loop {
+                let blocks = (request * 4..request * 4 + 4).map(|seq| agent.arriving(seq, 3)).collect();
+                store.push(blocks).await.unwrap();
+                file.write_all(format!("{number}\n").as_bytes()).unwrap();
+                request += 1;
+            }
+        });
+    }
+    loop {
+        store.compact(T0 + 1000 * HOUR_MS, Duration::from_secs(60)).await.unwrap();
     }
 }

@@ -21,6 +21,7 @@ on_both_engines!(
     claims_of_many_servers_never_overlap,
     the_last_delivery_of_each_channel_is_known,
     forecasts_of_a_host_are_replaced_as_a_whole,
+    a_pending_incident_is_forgotten_and_a_firing_one_is_not,
 );
 
 fn forecast(probability: f64) -> Forecast {
@@ -256,4 +257,18 @@ async fn forecasts_of_a_host_are_replaced_as_a_whole(place: Place) {
     assert_eq!(store.forecasts(one).await.unwrap(), vec![stored(1, "fs_used_ratio", 0.4)]);
     assert_eq!(store.forecasts_all().await.unwrap().len(), 2);
     assert_eq!(store.forecasts(Agent::new(3).host).await.unwrap(), vec![]);
+}
+
+async fn a_pending_incident_is_forgotten_and_a_firing_one_is_not(place: Place) {
+    let store = place.open().await;
+    let pending = Incident { state: IncidentState::Pending, fired_ms: None, ..incident(1, "/") };
+    let firing = incident(2, "/");
+    store.incident_save(&pending, None, vec![]).await.unwrap();
+    store.incident_save(&firing, None, vec![]).await.unwrap();
+    assert!(matches!(store.incident_forget(&pending.id, 9).await, Err(StoreError::Conflict)), "another revision");
+    store.incident_forget(&pending.id, 1).await.unwrap();
+    assert!(matches!(store.incident_forget(&firing.id, 1).await, Err(StoreError::Conflict)));
+    assert_eq!(store.open_incidents().await.unwrap(), vec![firing]);
+    // Its subject is free again.
+    store.incident_save(&Incident { id: "d".repeat(32), ..pending }, None, vec![]).await.unwrap();
 }

@@ -33,11 +33,14 @@ impl Mariadb {
     pub(super) fn start() -> Self {
         assert!(Path::new(SERVER).exists(), "{SERVER} is missing: the store's contract needs mariadb-server installed");
         let folder = tempfile::tempdir().unwrap();
-        let data = folder.path().join("data");
+        // A temporary folder of its own: servers that share one delete each other's files when they start.
+        let (data, temporary) = (folder.path().join("data"), folder.path().join("temporary"));
+        std::fs::create_dir(&temporary).unwrap();
         let installed = Command::new(INSTALLER)
             .args(["--no-defaults", "--skip-test-db", "--auth-root-authentication-method=normal"])
             .arg(format!("--datadir={}", data.display()))
             .args(run_as())
+            .env("TMPDIR", &temporary)
             .output()
             .unwrap_or_else(|error| panic!("{INSTALLER} is missing, install mariadb-server: {error}"));
         assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
@@ -47,6 +50,7 @@ impl Mariadb {
         let mut user = Command::new(SERVER)
             .args(["--no-defaults", "--bootstrap", "--skip-grant-tables=0"])
             .arg(format!("--datadir={}", data.display()))
+            .arg(format!("--tmpdir={}", temporary.display()))
             .args(run_as())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -74,6 +78,7 @@ impl Mariadb {
             [
                 "--no-defaults".to_owned(),
                 format!("--datadir={}", folder.join("data").display()),
+                format!("--tmpdir={}", folder.join("temporary").display()),
                 format!("--socket={}", folder.join("socket").display()),
                 format!("--pid-file={}", folder.join("pid").display()),
                 format!("--port={}", self.port),

@@ -57,7 +57,7 @@ export default {
     skew_ahead: '{span} ahead of the server', skew_behind: '{span} behind the server', component: 'Component',
     skew_text: 'The clock of this host is off by {span}. Its data are kept, but not judged as fresh: no alarm comes from them until the clock is right.',
     silent_text: 'Nothing has been heard of this host since {time}.',
-    outlook: 'Outlook', outlook_none: 'No series of this host has a threshold yet.',
+    outlook: 'Outlook', outlook_none: 'No forecast yet. They are made every 5 minutes, the first ones soon after a host is enrolled.',
     outlook_calm: 'Nothing is expected to cross its threshold.',
     now: 'now {value}',
     ahead: 'looks {span} ahead', probability: '{value} likely',

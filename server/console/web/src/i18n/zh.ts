@@ -57,7 +57,7 @@ export default {
     skew_ahead: '比服务器快 {span}', skew_behind: '比服务器慢 {span}', component: '组件',
     skew_text: '该主机的时钟偏差为 {span}。数据照常保存，但不作为最新数据参与判断；校准时钟之前不会据此告警。',
     silent_text: '自 {time} 起没有收到该主机的任何数据。',
-    outlook: '趋势预测', outlook_none: '该主机还没有设置了阈值的指标。',
+    outlook: '趋势预测', outlook_none: '暂无预测。预测每 5 分钟进行一次，主机接入后稍等片刻即可看到。',
     outlook_calm: '预计没有指标会越过阈值。',
     now: '当前 {value}',
     ahead: '预测未来 {span}', probability: '可能性 {value}',

@@ -9,7 +9,7 @@ import Incidents from './pages/Incidents.vue'
 import Login from './pages/Login.vue'
 import Missing from './pages/Missing.vue'
 import Sending from './pages/Sending.vue'
-import { restoreSession, user } from './session'
+import { forgetSession, restoreSession } from './session'
 
 export const router = createRouter({
   history: createWebHistory(),
@@ -34,7 +34,7 @@ router.beforeEach(async (to) => {
 })
 
 whenLoggedOut(() => {
-  user.value = null
+  forgetSession()
   const here = router.currentRoute.value
   if (!here.meta.open && here.matched.length > 0) void router.replace({ name: 'login', query: { next: here.fullPath } })
 })

@@ -19,6 +19,7 @@ describe('values', () => {
     expect(formatRatio(0.012)).toBe('1.2%')
     expect(formatValue(0.914, 'ratio')).toBe('91.4%')
     expect(formatValue(0.9, 'ratio')).toBe('90%')
+    expect(formatValue(0.99996, 'ratio')).toBe('100%')
   })
 
   it('bytes are shown in binary units', () => {

@@ -33,7 +33,7 @@ export function formatBytes(bytes: number): string {
 export function formatValue(value: number, unit: Unit): string {
   switch (unit) {
     case 'ratio':
-      return formatRatio(value, Number.isInteger(Math.round(value * 1e6) / 1e4) ? 0 : 1)
+      return `${parseFloat((value * 100).toFixed(1))}%`
     case 'bytes':
       return formatBytes(value)
     case 'milliseconds':

@@ -57,7 +57,7 @@ export default {
     skew_ahead: '{span} ahead of the server', skew_behind: '{span} behind the server', component: 'Component',
     skew_text: 'The clock of this host is off by {span}. Its data are kept, but not judged as fresh: no alarm comes from them until the clock is right.',
     silent_text: 'Nothing has been heard of this host since {time}.',
-    outlook: 'Outlook', outlook_none: 'No series of this host has a threshold yet.',
+    outlook: 'Outlook', outlook_none: 'No forecast yet. They are made every 5 minutes, the first ones soon after a host is enrolled.',
     outlook_calm: 'Nothing is expected to cross its threshold.',
     now: 'now {value}',
     ahead: 'looks {span} ahead', probability: '{value} likely',
@@ -159,7 +159,7 @@ export default {
     hour: '1 hour', day: '1 day', week: '7 days', month: '30 days', make: 'Make the command', run: 'Run this on each host, as somebody who may use Docker:',
     once: 'This is shown once. The token lets in {n} host until {time}. | This is shown once. The token lets in {n} hosts until {time}.',
     list: 'Enrolled agents', host: 'Host', version: 'Version', enrolled: 'Enrolled', seen: 'Last heard', clock: 'Clock', about: 'About', server: 'Server', server_ok: 'well', server_degraded: 'the database does not answer',
-    none: 'No agent is enrolled yet.', token_only: 'Only the token', mixed: 'Agents of different versions are enrolled.',
+    none: 'No agent is enrolled yet.', server_hint: 'Write the address by which hosts reach this server in place of SERVER.', token_only: 'Only the token', mixed: 'Agents of different versions are enrolled.',
   },
   rule: {
     disk: 'Disk is filling up', inodes: 'Inodes are running out', memory: 'Memory is running out', cpu: 'CPU is saturated', container_memory: 'Container memory is running out',

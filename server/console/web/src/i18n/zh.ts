@@ -57,7 +57,7 @@ export default {
     skew_ahead: '比服务器快 {span}', skew_behind: '比服务器慢 {span}', component: '组件',
     skew_text: '该主机的时钟偏差为 {span}。数据照常保存，但不作为最新数据参与判断；校准时钟之前不会据此告警。',
     silent_text: '自 {time} 起没有收到该主机的任何数据。',
-    outlook: '趋势预测', outlook_none: '该主机还没有设置了阈值的指标。',
+    outlook: '趋势预测', outlook_none: '暂无预测。预测每 5 分钟进行一次，主机接入后稍等片刻即可看到。',
     outlook_calm: '预计没有指标会越过阈值。',
     now: '当前 {value}',
     ahead: '预测未来 {span}', probability: '可能性 {value}',
@@ -159,7 +159,7 @@ export default {
     hour: '1 小时', day: '1 天', week: '7 天', month: '30 天', make: '生成命令', run: '在每台主机上，用可以使用 Docker 的用户执行：',
     once: '只显示这一次。该令牌在 {time} 前可接入 {n} 台主机。',
     list: '已接入的采集器', host: '主机', version: '版本', enrolled: '接入时间', seen: '最近上报', clock: '时钟', about: '关于', server: '服务器', server_ok: '正常', server_degraded: '数据库没有响应',
-    none: '还没有接入采集器。', token_only: '仅令牌', mixed: '已接入的采集器版本不一致。',
+    none: '还没有接入采集器。', server_hint: '请将命令中的 SERVER 换成主机访问本服务器所用的地址。', token_only: '仅令牌', mixed: '已接入的采集器版本不一致。',
   },
   rule: {
     disk: '磁盘将满', inodes: 'inode 将用尽', memory: '内存将用尽', cpu: 'CPU 饱和', container_memory: '容器内存将用尽',

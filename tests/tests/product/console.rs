@@ -18,7 +18,12 @@ use super::site::{AGENT, SERVER, SOON, add_robot, incidents, keep_rules, live_ho
 const BEFORE_LOGIN: &str = "401 .*/api/v1/me";
 
 /// Says a line in a container's log and waits until it has become an incident whose deliveries ended so.
-fn say_and_wait(session: &forewarn_tests::server::Session, container: &forewarn_tests::engine::Container<'_>, line: &str, outcome: &str) -> Value {
+fn say_and_wait(
+    session: &forewarn_tests::server::Session,
+    container: &forewarn_tests::engine::Container<'_>,
+    line: &str,
+    outcome: &str,
+) -> Value {
     container.exec(&format!("echo '{line}' > /proc/1/fd/1")).unwrap();
     let told = || {
         let all = incidents(session)?;
@@ -32,7 +37,8 @@ fn say_and_wait(session: &forewarn_tests::server::Session, container: &forewarn_
 fn switch_flipped_in_the_browser_keeps_the_next_incident_from_the_room() {
     let engine = Engine::start().unwrap();
     let room = ChatRoom::open().unwrap();
-    let server = Server::start(&Store::sqlite().unwrap(), SERVER).unwrap();
+    let store = Store::sqlite().unwrap();
+    let server = Server::start(&store, SERVER).unwrap();
     let session = server.log_in().unwrap();
     keep_rules(&session, &["keyword"]).unwrap();
     let channel = add_robot(&session, &room).unwrap();
@@ -54,12 +60,18 @@ fn switch_flipped_in_the_browser_keeps_the_next_incident_from_the_room() {
     let saw = visit("console-1", "in the first hour", "sent", Some("rule-send-keyword".to_owned()));
     assert_eq!(saw["flipped"], json!({ "before": "true", "after": "false" }));
     assert!(saw["points"].as_u64().unwrap() > 0 && saw["drawn"].as_u64().unwrap() > 0, "{}", saw["points"]);
+    assert!(
+        saw["minutes_to_last_tick"].as_u64().unwrap() <= 30,
+        "the plot's axis is {} off",
+        saw["minutes_to_last_tick"]
+    );
     let (english, chinese) = (saw["texts"]["en"].as_str().unwrap(), saw["texts"]["zh"].as_str().unwrap());
     let is_chinese = |text: &str| text.chars().filter(|c| ('\u{4e00}'..='\u{9fff}').contains(c)).count() > 40;
     assert!(english.contains("Hosts") && !is_chinese(english), "{english}");
     assert!(chinese.contains("主机") && is_chinese(chinese), "{chinese}");
     let requests = saw["requests"].as_array().unwrap();
-    let inside = |url: &Value| ["data:", "blob:", &server.console_url()].iter().any(|o| url.as_str().unwrap().starts_with(o));
+    let inside =
+        |url: &Value| ["data:", "blob:", &server.console_url()].iter().any(|o| url.as_str().unwrap().starts_with(o));
     assert!(requests.len() > 10 && requests.iter().all(inside), "{requests:?}");
 
     // Off means off: the incident is there, judged and kept, and the room hears nothing.

@@ -18,8 +18,17 @@ use super::site::{AGENT, SERVER, SOON, Series, live_host};
 
 /// What an agent's container is given: the host, read-only, and one right, to read past permissions.
 const GUARDED: &[&str] = &[
-    "-v", "/:/host:ro,rslave", "--cap-drop", "ALL", "--cap-add", "DAC_READ_SEARCH", "--read-only", "--network", "host",
-    "--pid", "host",
+    "-v",
+    "/:/host:ro,rslave",
+    "--cap-drop",
+    "ALL",
+    "--cap-add",
+    "DAC_READ_SEARCH",
+    "--read-only",
+    "--network",
+    "host",
+    "--pid",
+    "host",
 ];
 
 /// The newest value of a metric of the host itself, by instance.
@@ -58,7 +67,8 @@ fn agent_in_its_container_reports_the_host_and_cannot_write_to_it() {
     let mut images = Command::new(repository().join("packaging/images.sh"));
     engine.point(&mut images);
     run(images.env("FOREWARN_BIN", program("forewarn-agent").unwrap().parent().unwrap())).unwrap();
-    let server = Server::start(&Store::sqlite().unwrap(), SERVER).unwrap();
+    let store = Store::sqlite().unwrap();
+    let server = Server::start(&store, SERVER).unwrap();
     let session = server.log_in().unwrap();
     let small = SmallFilesystem::new(48).unwrap();
     std::fs::write(small.path().join("some"), vec![1; 20 << 20]).unwrap();
@@ -80,7 +90,8 @@ fn agent_in_its_container_reports_the_host_and_cannot_write_to_it() {
     run(Command::new("chmod").arg("755").arg(folder.path())).unwrap();
     let group = run(Command::new("stat").args(["-c", "%g"]).arg(engine.socket())).unwrap();
     let (file, token) = (format!("{}:/agent.toml:ro", file.display()), format!("{}:/token:ro", token.display()));
-    let mut arguments = vec!["run", "-d", "--name", "forewarn-agent", "--group-add", group.trim(), "-v", "agent-data:/data"];
+    let mut arguments =
+        vec!["run", "-d", "--name", "forewarn-agent", "--group-add", group.trim(), "-v", "agent-data:/data"];
     arguments.extend(["-v", &file, "-v", &token]);
     arguments.extend(GUARDED);
     arguments.extend(["forewarn-agent:latest", "run", "--config", "/agent.toml", "--data-dir", "/data"]);

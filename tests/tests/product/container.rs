@@ -65,7 +65,7 @@ fn df(path: &Path) -> (f64, f64) {
 fn agent_in_its_container_reports_the_host_and_cannot_write_to_it() {
     let engine = Engine::start().unwrap();
     let mut images = Command::new(repository().join("packaging/images.sh"));
-    engine.point(&mut images);
+    engine.point(images.arg("agent"));
     run(images.env("FOREWARN_BIN", program("forewarn-agent").unwrap().parent().unwrap())).unwrap();
     let store = Store::sqlite().unwrap();
     let server = Server::start(&store, SERVER).unwrap();

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds both FROM scratch images out of target/release, with whatever docker the environment
-# points at. Nothing is downloaded. Needs root, for owners and the agent's file capability.
+# Builds both FROM scratch images (or the one that is named: server, agent) out of target/release,
+# with whatever docker the environment points at. Nothing is downloaded. Needs root, for owners and the agent's file capability.
 set -eu
 cd "$(dirname "$0")/.."
 bin=${FOREWARN_BIN:-target/release}
@@ -41,5 +41,11 @@ image() { # image PART USER FOLDER...: the program, and empty folders that belon
     rm "$context/$part.tar"
 }
 
-image server 10001 data enroll
-image agent 10002 data
+[ $# -gt 0 ] || set -- server agent
+for name in "$@"; do
+    case $name in
+    server) image server 10001 data enroll ;;
+    agent) image agent 10002 data ;;
+    *) echo "there is no image $name: server or agent" >&2 && exit 2 ;;
+    esac
+done

@@ -41,10 +41,20 @@ await browse(async ({ page, args, shot, requests }) => {
 
   // The host's page with a drawn plot.
   await row.click();
+  await at('range-1h').first().click();
+  await page.waitForFunction(() =>
+    [...document.querySelectorAll('[data-testid="plot"][data-ready="true"]')].some((one) => Number(one.dataset.points) >= 3),
+  );
   const plot = page.locator('[data-testid="plot"][data-ready="true"]').first();
-  await plot.waitFor();
   saw.points = Number(await plot.getAttribute('data-points'));
   saw.drawn = await plot.locator('svg.main-svg path.js-line').count();
+  // The axis ends now, in the time zone of whoever looks.
+  saw.minutes_to_last_tick = await plot.evaluate((figure) => {
+    const ticks = [...figure.querySelectorAll('.xtick text')].map((tick) => /(\d\d):(\d\d)/.exec(tick.textContent)).filter(Boolean);
+    const [, hours, minutes] = ticks.at(-1).map(Number);
+    const now = new Date();
+    return (now.getHours() * 60 + now.getMinutes() - (hours * 60 + minutes) + 1440) % 1440;
+  });
   await shot(`${args.shot}-host`);
 
   if (args.flip) {

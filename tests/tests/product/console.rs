@@ -37,7 +37,8 @@ fn say_and_wait(
 fn switch_flipped_in_the_browser_keeps_the_next_incident_from_the_room() {
     let engine = Engine::start().unwrap();
     let room = ChatRoom::open().unwrap();
-    let server = Server::start(&Store::sqlite().unwrap(), SERVER).unwrap();
+    let store = Store::sqlite().unwrap();
+    let server = Server::start(&store, SERVER).unwrap();
     let session = server.log_in().unwrap();
     keep_rules(&session, &["keyword"]).unwrap();
     let channel = add_robot(&session, &room).unwrap();
@@ -59,6 +60,11 @@ fn switch_flipped_in_the_browser_keeps_the_next_incident_from_the_room() {
     let saw = visit("console-1", "in the first hour", "sent", Some("rule-send-keyword".to_owned()));
     assert_eq!(saw["flipped"], json!({ "before": "true", "after": "false" }));
     assert!(saw["points"].as_u64().unwrap() > 0 && saw["drawn"].as_u64().unwrap() > 0, "{}", saw["points"]);
+    assert!(
+        saw["minutes_to_last_tick"].as_u64().unwrap() <= 30,
+        "the plot's axis is {} off",
+        saw["minutes_to_last_tick"]
+    );
     let (english, chinese) = (saw["texts"]["en"].as_str().unwrap(), saw["texts"]["zh"].as_str().unwrap());
     let is_chinese = |text: &str| text.chars().filter(|c| ('\u{4e00}'..='\u{9fff}').contains(c)).count() > 40;
     assert!(english.contains("Hosts") && !is_chinese(english), "{english}");

@@ -65,9 +65,10 @@ fn df(path: &Path) -> (f64, f64) {
 fn agent_in_its_container_reports_the_host_and_cannot_write_to_it() {
     let engine = Engine::start().unwrap();
     let mut images = Command::new(repository().join("packaging/images.sh"));
-    engine.point(&mut images);
+    engine.point(images.arg("agent"));
     run(images.env("FOREWARN_BIN", program("forewarn-agent").unwrap().parent().unwrap())).unwrap();
-    let server = Server::start(&Store::sqlite().unwrap(), SERVER).unwrap();
+    let store = Store::sqlite().unwrap();
+    let server = Server::start(&store, SERVER).unwrap();
     let session = server.log_in().unwrap();
     let small = SmallFilesystem::new(48).unwrap();
     std::fs::write(small.path().join("some"), vec![1; 20 << 20]).unwrap();

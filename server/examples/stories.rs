@@ -43,9 +43,9 @@ fn main() -> std::io::Result<()> {
             "growing-weeks",
             "Office-hours peaks that grow from week to week",
             stories::growing_weeks(2, 24),
-            84.0,
+            82.0,
             4,
-            0.87,
+            0.925,
             true,
         ),
         story(

@@ -4,7 +4,7 @@
 pub mod plot;
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -66,6 +66,7 @@ pub fn backtest(args: &BacktestArgs) -> Result<()> {
     model.band_points = 0;
     let threads = args.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
     let next = AtomicUsize::new(0);
+    let done = AtomicUsize::new(0);
     let results: Mutex<Vec<(usize, Result<String>)>> = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
@@ -76,6 +77,8 @@ pub fn backtest(args: &BacktestArgs) -> Result<()> {
                         return;
                     };
                     let rows = replay(&base, task, &model);
+                    let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+                    show_progress(done, manifest.series.len());
                     if let Ok(mut all) = results.lock() {
                         all.push((index, rows));
                     }
@@ -92,6 +95,19 @@ pub fn backtest(args: &BacktestArgs) -> Result<()> {
     }
     out.flush()?;
     Ok(())
+}
+
+/// A line on the terminal while a replay runs; nothing where nobody looks.
+fn show_progress(done: usize, all: usize) {
+    let mut terminal = std::io::stderr();
+    if terminal.is_terminal() {
+        let filled = 40 * done / all.max(1);
+        // A closed terminal is no reason to stop.
+        let _ = write!(terminal, "\r[{:<40}] {done}/{all}", "#".repeat(filled));
+        if done == all {
+            let _ = writeln!(terminal);
+        }
+    }
 }
 
 /// Reads `timestamp,value` lines (unix seconds) after a header.

@@ -224,7 +224,7 @@ impl Memory {
         if let Some(day) = day {
             for days in [1, 2, 7] {
                 if horizon <= day * days {
-                    for carry in [Carry::Level, Carry::Rise, Carry::Drift] {
+                    for carry in [Carry::Level, Carry::Rise, Carry::Drift, Carry::Growth] {
                         experts.push(Expert::Season { days, carry });
                         ready_at.push(day * days + horizon + 2);
                     }
@@ -416,16 +416,23 @@ impl Memory {
                 continue;
             }
             if i < shift {
-                forecasts.extend([level; 3]);
+                forecasts.extend([level; 4]);
                 continue;
             }
             // The peak over the same hours, `days` ago.
             let then = i - shift;
             let past = self.peak_h[then + self.horizon];
-            let drift = day_mean(i) - day_mean(then);
+            let (today, that_day) = (day_mean(i), day_mean(then));
+            let drift = today - that_day;
+            let growth = if that_day > 0.0 {
+                (today / that_day).clamp(0.5, 2.0)
+            } else {
+                1.0
+            };
             forecasts.push(past.max(level));
             forecasts.push(level + (past - self.level[then]).max(0.0));
             forecasts.push((past + drift).max(level));
+            forecasts.push((past * growth).max(level));
         }
     }
 

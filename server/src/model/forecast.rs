@@ -179,6 +179,8 @@ pub enum Carry {
     Rise,
     /// The level plus the drift of the daily mean since.
     Drift,
+    /// The level times the growth of the daily mean since.
+    Growth,
 }
 
 /// One point of the expected course.

@@ -424,11 +424,7 @@ impl Memory {
             let past = self.peak_h[then + self.horizon];
             let (today, that_day) = (day_mean(i), day_mean(then));
             let drift = today - that_day;
-            let growth = if that_day > 0.0 {
-                (today / that_day).clamp(0.5, 2.0)
-            } else {
-                1.0
-            };
+            let growth = if that_day > 0.0 { (today / that_day).clamp(0.5, 2.0) } else { 1.0 };
             forecasts.push(past.max(level));
             forecasts.push(level + (past - self.level[then]).max(0.0));
             forecasts.push((past + drift).max(level));

@@ -1013,7 +1013,7 @@ export interface components {
             probability: number;
         };
         /** @description What a seasonal expert carries over from the past. */
-        Carry: "level" | "rise" | "drift";
+        Carry: "level" | "rise" | "drift" | "growth";
         /** @description A channel; its url and secret are never shown again. */
         Channel: {
             /** @description Its id. */

@@ -44,14 +44,24 @@ const CONFIG_RETRY_MS: i64 = 30_000;
 /// # Errors
 /// There is neither, or no server took the token.
 pub(crate) async fn identity(settings: &Settings, token: Option<&str>) -> anyhow::Result<Identity> {
-    if let Some(identity) = Identity::load(&settings.data_dir)? {
-        return Ok(identity);
+    match Identity::load(&settings.data_dir)? {
+        Some(identity) => Ok(identity),
+        None => enrol(settings, token).await,
     }
+}
+
+/// Enrols with `token`. A host that was enrolled before keeps its id, and so its history.
+///
+/// # Errors
+/// There is no token, no server took it, or the identity cannot be kept.
+pub(crate) async fn enrol(settings: &Settings, token: Option<&str>) -> anyhow::Result<Identity> {
     let token = token.ok_or(SenderError::NotEnrolled)?;
     // Before the token is spent: an identity that cannot be kept would ask for another one.
     drop(lock(&settings.data_dir)?);
+    let before = Identity::load(&settings.data_dir)?.map(|identity| identity.host);
     let hostname = host_name(settings);
-    let identity = sender::enroll(&settings.server.urls, &settings.server.proxy, token, None, &hostname).await?;
+    let server = &settings.server;
+    let identity = sender::enroll(&server.urls, &server.proxy, token, before, &hostname).await?;
     identity.save(&settings.data_dir)?;
     tracing::info!(host = %identity.host, "this host is enrolled");
     Ok(identity)

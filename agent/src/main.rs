@@ -16,6 +16,7 @@ mod tailer;
 mod vitals;
 mod workload;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -36,7 +37,7 @@ struct Cli {
 enum Command {
     /// Samples and pushes until it is told to stop; enrols first if it has to
     Run(RunArgs),
-    /// Enrols this host and ends
+    /// Enrols this host and ends; a host that was enrolled before gets a new key and keeps its history
     Enroll(RunArgs),
     /// Says in one page what the agent can see and what is missing
     Check(Overrides),
@@ -90,6 +91,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(settings::log_filter()))
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(perform(cli.command)));
@@ -111,7 +113,7 @@ async fn perform(command: Command) -> anyhow::Result<()> {
         }
         Command::Enroll(args) => {
             let settings = Settings::load(&args.overrides)?;
-            let identity = agent::identity(&settings, args.token.read()?.as_deref()).await?;
+            let identity = agent::enrol(&settings, args.token.read()?.as_deref()).await?;
             report::say(&format!("enrolled as host {}", identity.host));
             Ok(())
         }

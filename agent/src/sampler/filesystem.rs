@@ -48,7 +48,7 @@ impl Filesystems {
     pub(super) fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
-            mounts: Held::new(root.join("proc/1/mountinfo")),
+            mounts: Held::with_long_lines(root.join("proc/1/mountinfo")),
             read_at_ms: None,
             points: Vec::new(),
             shape: Shape::of([]),

@@ -7,17 +7,26 @@ use std::path::PathBuf;
 /// A `/proc/stat` of a host with many interrupts stays below; what is longer is cut.
 const TEXT_BYTES_MAX: usize = 1 << 20;
 const CHUNK_BYTES: usize = 4096;
+/// The kernel fills a read up to the next line that does not fit its page: less than this is the end of every file
+/// but a mount table, whose lines may be as long as a page.
+const SHORT_BYTES: usize = 2048;
 
 /// A kernel file that is opened at its first reading and kept open.
 #[derive(Debug)]
 pub(super) struct Held {
     path: PathBuf,
     file: Option<File>,
+    has_long_lines: bool,
 }
 
 impl Held {
     pub(super) fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), file: None }
+        Self { path: path.into(), file: None, has_long_lines: false }
+    }
+
+    /// A file whose lines may be as long as a page.
+    pub(super) fn with_long_lines(path: impl Into<PathBuf>) -> Self {
+        Self { has_long_lines: true, ..Self::new(path) }
     }
 
     /// Reads the whole file into `buffer`. `None` when it is not there (any more); the next call opens it anew.
@@ -26,7 +35,7 @@ impl Held {
             self.file = File::open(&self.path).ok();
         }
         let file = self.file.as_ref()?;
-        match read_all(file, buffer) {
+        match read_all(file, buffer, if self.has_long_lines { 1 } else { SHORT_BYTES }) {
             Ok(()) => Some(buffer.as_slice()),
             Err(_) => {
                 self.file = None;
@@ -36,7 +45,8 @@ impl Held {
     }
 }
 
-fn read_all(file: &File, buffer: &mut Vec<u8>) -> std::io::Result<()> {
+/// Reads until a read gives less than `end_below` bytes.
+fn read_all(file: &File, buffer: &mut Vec<u8>, end_below: usize) -> std::io::Result<()> {
     let mut filled = 0;
     loop {
         if buffer.len() < filled + CHUNK_BYTES {
@@ -45,7 +55,7 @@ fn read_all(file: &File, buffer: &mut Vec<u8>) -> std::io::Result<()> {
         let Some(room) = buffer.get_mut(filled..) else { break };
         let got = file.read_at(room, filled as u64)?;
         filled += got;
-        if got == 0 || filled >= TEXT_BYTES_MAX {
+        if got < end_below || filled >= TEXT_BYTES_MAX {
             break;
         }
     }

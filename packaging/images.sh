@@ -1,6 +1,7 @@
 #!/bin/sh
 # Builds both FROM scratch images (or the one that is named: server, agent) out of target/release,
-# with whatever docker the environment points at. Nothing is downloaded. Needs root, for owners and the agent's file capability.
+# with whatever docker the environment points at. Nothing is downloaded. Needs root, for owners and
+# the agent's file capability.
 set -eu
 cd "$(dirname "$0")/.."
 bin=${FOREWARN_BIN:-target/release}

@@ -23,6 +23,7 @@ use serde_json::json;
 
 use super::site::{
     AGENT, HandAgent, SERVER, SOON, Series, change_rule, enroll, incidents, keep_rules, live_host, new_token, refusal,
+    tell,
 };
 
 const DAY_MS: i64 = 86_400_000;
@@ -333,7 +334,7 @@ fn agent_survives_garbage_and_a_line_of_50_megabytes() {
     told("after the damage").unwrap();
 
     let peak = memory_peak_bytes(agent.process().unwrap().id());
-    eprintln!("log: the agent's memory peaked at {} MiB", peak / MIB);
+    tell(&format!("log: the agent's memory peaked at {} MiB", peak / MIB));
     assert!(peak < AGENT_BYTES_MAX, "{} MiB", peak / MIB);
     let cut = Series { host: host["id"].as_str().unwrap(), entity: &entity, metric: "log_cut_lines", instance: "" };
     let counted = || {

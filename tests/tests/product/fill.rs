@@ -16,7 +16,7 @@ use forewarn_tests::server::Server;
 use forewarn_tests::{Dice, now_ms, seed, wait_until};
 use serde_json::json;
 
-use super::site::{AGENT, SERVER, SOON, add_robot, change_rule, incidents, keep_rules, live_host};
+use super::site::{AGENT, SERVER, SOON, add_robot, change_rule, incidents, keep_rules, live_host, tell};
 
 const THRESHOLD: f64 = 0.9;
 const HORIZON_MS: i64 = 120_000;
@@ -112,11 +112,11 @@ fn room_is_warned_before_a_disk_is_full(store: &Store, run: u64) {
     let rest_s = dice.between(25, 40);
     let fill_s = dice.between(60, 100);
     let tooth_s = dice.between(6, 10);
-    eprintln!(
+    tell(&format!(
         "fill: {:.0} % at rest for {rest_s} s, then {:.0} % in {fill_s} s; control: a tooth each {tooth_s} s",
         base * 100.0,
         THRESHOLD * 100.0
-    );
+    ));
 
     let _agent = Agent::start(&server, Some(&engine), AGENT).unwrap();
     let control_total = control.used_and_total_bytes().unwrap().1 as f64;
@@ -153,7 +153,7 @@ fn room_is_warned_before_a_disk_is_full(store: &Store, run: u64) {
     for line in [OUT_OF_MEMORY, DATABASE_TIMEOUT] {
         let message = room.wait_for(&format!("the line {line:?}"), SOON, |m| m.says(line)).unwrap();
         assert!(message.says("【告警】") && message.says(talker.name()), "{}", message.text);
-        eprintln!("keyword: in the room {} ms after the line was due", message.received_at_ms - said_at_ms);
+        tell(&format!("keyword: in the room {} ms after the line was due", message.received_at_ms - said_at_ms));
     }
 
     // The warning comes first, with a range of times, while the disk is still under its threshold.
@@ -173,14 +173,14 @@ fn room_is_warned_before_a_disk_is_full(store: &Store, run: u64) {
     let alarmed = room.wait_for("the alarm", patience, |m| about(m, "【告警】", &filling_at)).unwrap();
     let crossed_ms = filling_gauge.first_at_or_over(THRESHOLD).expect("an alarm without a crossing");
     assert!(warned.received_at_ms < crossed_ms && crossed_ms < alarmed.received_at_ms);
-    eprintln!(
+    tell(&format!(
         "lead: {} ms before the crossing, at {:.1} % full; crossing to alarm in the room: {} ms; expected {} to {} ms after the warning",
         crossed_ms - warned.received_at_ms,
         ratio * 100.0,
         alarmed.received_at_ms - crossed_ms,
         earliest_ms - warned.received_at_ms,
         latest_ms - warned.received_at_ms,
-    );
+    ));
 
     // When the space is free again, the end is told.
     wait_until("the end of the filling", patience, || Ok((filling_gauge.ratio_at(now_ms()) > 0.94).then_some(())))

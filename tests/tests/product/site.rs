@@ -1,6 +1,7 @@
 //! What the journeys share: settings that scale time, a robot in the fake room, a look at a host
 //! through the API, and blocks made by hand. Every scale is a setting that a user also has.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -12,8 +13,8 @@ use forewarn_common::metric::Id;
 use forewarn_common::wire::{BLOCK_PATH, ENROLL_PATH, EnrollReply, EnrollToken, SENT_HEADER};
 use forewarn_tests::chat::{ChatRoom, Robot, SECRET};
 use forewarn_tests::http::{Answer, Client};
-use forewarn_tests::now_ms;
 use forewarn_tests::server::{Server, Session};
+use forewarn_tests::{artefacts, now_ms};
 use serde_json::{Value, json};
 
 /// Long enough for anything that should happen at once, on a machine that builds something else too.
@@ -39,6 +40,14 @@ block_interval_ms = 3000
 early_block_ms = 1000
 log = { poll_interval_ms = 200 }
 ";
+
+/// Prints what a journey drew or measured, and keeps it among the artefacts.
+pub(crate) fn tell(line: &str) {
+    eprintln!("{line}");
+    let mut kept = std::fs::OpenOptions::new();
+    let kept = kept.create(true).append(true).open(artefacts().unwrap().join("measured.txt"));
+    writeln!(kept.unwrap(), "{line}").unwrap();
+}
 
 /// Leaves only these rules switched on: the machine that runs the tests is busy, and its processor,
 /// memory and other disks are not what a journey is about.

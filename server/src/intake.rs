@@ -62,6 +62,7 @@ struct Waiting {
 /// The door for blocks. Clones share one committer.
 #[derive(Clone)]
 pub struct Intake {
+    store: Store,
     queue: mpsc::Sender<Waiting>,
 }
 
@@ -70,8 +71,8 @@ impl Intake {
     #[must_use]
     pub fn start(store: Store, in_flight_max: usize) -> Self {
         let (queue, arriving) = mpsc::channel(in_flight_max);
-        tokio::spawn(commit_groups(store, arriving));
-        Self { queue }
+        tokio::spawn(commit_groups(store.clone(), arriving));
+        Self { store, queue }
     }
 
     /// Checks a block of `host`, stores it and says what to answer.
@@ -93,7 +94,13 @@ impl Intake {
         }
         let urgent = raw.urgent()?;
         let dictionary = raw.dictionary()?;
-        let keys = raw.group_keys()?;
+        let groups = raw.group_keys()?;
+        let columns = |id| {
+            let own = dictionary.layouts.iter().find(|layout| layout.id() == id);
+            own.map(|layout| layout.metrics.len()).or_else(|| self.store.columns(id)).unwrap_or(0)
+        };
+        let values = groups.iter().map(|(_, layout, ticks)| (columns(*layout) * ticks) as i64).sum();
+        let keys = groups.iter().map(|(entity, layout, _)| (*entity, *layout)).collect();
         let skew_ms = sent_wall_ms.map_or(0, |sent| sent.saturating_sub(now_ms));
         let skewed = skew_ms.abs() > limit::CLOCK_SKEW_MS_MAX;
         let start_ms = if skewed { header.start_ms.saturating_sub(skew_ms) } else { header.start_ms };
@@ -103,7 +110,7 @@ impl Intake {
             corrected_start_ms: start_ms,
             skew_ms,
             received_ms: now_ms,
-            values: 0,
+            values,
             keys,
             dictionary,
             urgent: urgent.clone(),

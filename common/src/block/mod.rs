@@ -170,11 +170,11 @@ impl<'a> RawBlock<'a> {
         self.open(SectionKind::Samples, |reader| samples::read(reader, ticks, &layout))
     }
 
-    /// The layouts that the samples refer to, without decoding a value.
+    /// Entity, layout and ticks of each group of the samples, without decoding a value.
     ///
     /// # Errors
     /// The section is malformed or exceeds a limit.
-    pub fn group_keys(&self) -> Result<Vec<(crate::id::EntityId, crate::id::LayoutId)>, DecodeError> {
+    pub fn group_keys(&self) -> Result<Vec<(crate::id::EntityId, crate::id::LayoutId, usize)>, DecodeError> {
         let ticks = self.header.ticks;
         self.open(SectionKind::Samples, |reader| samples::read_keys(reader, ticks))
     }

@@ -205,9 +205,10 @@ pub(super) fn read(
     Ok((groups, unknown))
 }
 
-pub(super) fn read_keys(reader: &mut Reader<'_>, ticks: u16) -> Result<Vec<(EntityId, LayoutId)>, DecodeError> {
+pub(super) fn read_keys(reader: &mut Reader<'_>, ticks: u16) -> Result<Vec<(EntityId, LayoutId, usize)>, DecodeError> {
     let count = reader.count("groups", limit::GROUPS_MAX)?;
-    (0..count).map(|_| read_group_head(reader, ticks).map(|(entity, layout, ..)| (entity, layout))).collect()
+    let key = |(entity, layout, ticks, _): (EntityId, LayoutId, Ticks, &[u8])| (entity, layout, ticks.count());
+    (0..count).map(|_| read_group_head(reader, ticks).map(key)).collect()
 }
 
 fn read_group_head<'a>(

@@ -217,7 +217,10 @@ fn an_unknown_layout_is_counted_and_can_be_supplied() {
     let bytes = encode(&block, &layouts);
     let (back, unknown) = Block::decode(&bytes, |_| None).unwrap();
     assert_eq!((back.groups.len(), unknown), (0, 1));
-    assert_eq!(RawBlock::parse(&bytes).unwrap().group_keys().unwrap(), vec![(block.groups[0].entity, layouts[0].id())]);
+    assert_eq!(
+        RawBlock::parse(&bytes).unwrap().group_keys().unwrap(),
+        vec![(block.groups[0].entity, layouts[0].id(), 2)]
+    );
     let known = |id: LayoutId| layouts.iter().find(|layout| layout.id() == id).cloned();
     assert_eq!(Block::decode(&bytes, known).unwrap().0.groups.len(), 1);
 }

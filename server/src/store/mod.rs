@@ -114,6 +114,12 @@ impl Store {
             .await
     }
 
+    /// How many columns a layout has; `None` while this process has not read it.
+    #[must_use]
+    pub fn columns(&self, id: LayoutId) -> Option<usize> {
+        self.layout(id).map(|layout| layout.metrics.len())
+    }
+
     fn layout(&self, id: LayoutId) -> Option<Arc<Layout>> {
         self.inner.layouts.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }

@@ -44,7 +44,7 @@ pub struct Arriving {
     pub header: Header,
     /// Its bytes, as they came.
     pub bytes: Vec<u8>,
-    /// How many values it carries, for the books.
+    /// How many values its columns have room for, as far as their layouts are known: for the books.
     pub values: i64,
     /// When it arrived, unix milliseconds by the server's clock.
     pub received_ms: i64,

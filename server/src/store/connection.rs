@@ -19,6 +19,10 @@ use super::mysql::MysqlConnection;
 
 /// Connections for reading (SQLite), or for everything (MySQL).
 const CONNECTIONS_MAX: usize = 6;
+/// SQLite's page cache of the writer: the newest end of each index.
+const WRITE_CACHE_KIB: u32 = 8192;
+/// SQLite's page cache of each reader: rows are read once, the kernel keeps the file.
+const READ_CACHE_KIB: u32 = 1024;
 /// A connection that idled this long is asked whether it still lives before it is used.
 const IDLE_TRUST: Duration = Duration::from_secs(2);
 /// How often a transaction that lost a race is run again.
@@ -75,16 +79,16 @@ impl Place {
         Err(StoreError::Setup("database url must start with sqlite:// or mysql://".into()))
     }
 
-    fn open(&self) -> ConnectionResult<Conn> {
+    fn open(&self, cache_kib: u32) -> ConnectionResult<Conn> {
         match self {
             Self::Mysql(url) => MysqlConnection::open(url).map(Conn::Mysql),
-            Self::Sqlite(path) => open_sqlite(path).map(Conn::Sqlite),
+            Self::Sqlite(path) => open_sqlite(path, cache_kib).map(Conn::Sqlite),
         }
     }
 }
 
 /// Full synchronisation: what is acknowledged survives a power cut.
-fn open_sqlite(path: &Path) -> ConnectionResult<SqliteConnection> {
+fn open_sqlite(path: &Path, cache_kib: u32) -> ConnectionResult<SqliteConnection> {
     let shown = path.display();
     private_file(path).map_err(|error| {
         ConnectionError::BadConnection(format!(
@@ -94,10 +98,10 @@ fn open_sqlite(path: &Path) -> ConnectionResult<SqliteConnection> {
     let text = path.to_str().ok_or_else(|| ConnectionError::BadConnection(format!("the path {shown} is not UTF-8")))?;
     let mut connection = SqliteConnection::establish(text)?;
     connection
-        .batch_execute(
+        .batch_execute(&format!(
             "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
-             PRAGMA foreign_keys = ON; PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY;",
-        )
+             PRAGMA foreign_keys = ON; PRAGMA cache_size = -{cache_kib}; PRAGMA temp_store = MEMORY;"
+        ))
         .map_err(ConnectionError::CouldntSetupConfiguration)?;
     Ok(connection)
 }
@@ -139,13 +143,14 @@ struct Idle {
 }
 
 struct Lane {
+    cache_kib: u32,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<Idle>>,
 }
 
 impl Lane {
-    fn new(size: usize) -> Self {
-        Self { permits: Arc::new(Semaphore::new(size)), idle: Mutex::new(Vec::new()) }
+    fn new(size: usize, cache_kib: u32) -> Self {
+        Self { cache_kib, permits: Arc::new(Semaphore::new(size)), idle: Mutex::new(Vec::new()) }
     }
 
     fn take(&self, place: &Place) -> ConnectionResult<Conn> {
@@ -157,7 +162,7 @@ impl Lane {
             // One that died says that the server went away: its companions are no better.
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
-        place.open()
+        place.open(self.cache_kib)
     }
 
     fn keep(&self, connection: Conn) {
@@ -175,10 +180,10 @@ pub(super) struct Pool {
 
 impl Pool {
     pub(super) fn new(place: Place) -> Self {
-        let read = Arc::new(Lane::new(CONNECTIONS_MAX));
+        let read = Arc::new(Lane::new(CONNECTIONS_MAX, READ_CACHE_KIB));
         let write = match place {
             Place::Mysql(_) => Arc::clone(&read),
-            Place::Sqlite(_) => Arc::new(Lane::new(1)),
+            Place::Sqlite(_) => Arc::new(Lane::new(1, WRITE_CACHE_KIB)),
         };
         Self { place, write, read }
     }

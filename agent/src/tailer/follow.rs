@@ -46,6 +46,9 @@ pub(super) enum Begin {
     At(Position),
 }
 
+/// A file that was changed this shortly before it was looked at may change again without its times showing it.
+const SETTLED_AFTER_MS: i64 = 1_000;
+
 /// What a poll met.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Progress {
@@ -90,6 +93,8 @@ struct Open {
     len: u64,
     /// When it was written to last, at the last look.
     written_at: (i64, i64),
+    /// When it was changed in any way, at the last look.
+    changed_at: (i64, i64),
 }
 
 /// Follows the log at one path.
@@ -103,12 +108,15 @@ pub(super) struct Follower {
     /// Within a record that is longer than a chunk.
     skipping: bool,
     marked: Option<Position>,
+    /// When the held file was changed last (a rename counts), if its path was looked at long enough after that:
+    /// while this stays, the path still shows the held file.
+    settled_at: Option<(i64, i64)>,
 }
 
 impl Follower {
     pub(super) fn new(path: PathBuf, format: Format, begin: Begin) -> Self {
         let marked = if let Begin::At(position) = begin { Some(position) } else { None };
-        Self { path, format, begin, open: None, joiner: Joiner::default(), skipping: false, marked }
+        Self { path, format, begin, open: None, joiner: Joiner::default(), skipping: false, marked, settled_at: None }
     }
 
     /// Takes the position as it is now for the next checkpoint.
@@ -130,7 +138,7 @@ impl Follower {
     }
 
     /// Reads what is new, at most about `budget` bytes, and gives every whole line to `see`.
-    pub(super) fn poll(&mut self, buffer: &mut Vec<u8>, budget: u64, sink: &mut dyn Sink) -> Progress {
+    pub(super) fn poll(&mut self, buffer: &mut Vec<u8>, budget: u64, now_ms: i64, sink: &mut dyn Sink) -> Progress {
         let mut progress = Progress::default();
         if self.open.is_none() && !self.open_first(&mut progress) {
             return progress;
@@ -143,7 +151,7 @@ impl Follower {
                 return progress;
             }
             // The held file is read to its end. If the path shows another one by now, it follows.
-            let Some(next) = self.successor() else { break };
+            let Some(next) = self.successor(now_ms) else { break };
             // Rotation happens after the last write: what came between is read before the file is left.
             self.read_on(buffer, budget, &mut progress, sink);
             if progress.more {
@@ -174,19 +182,11 @@ impl Follower {
     /// Finds the file in which an earlier run stopped, under its path or among the rotated ones.
     fn resume(&self, current: File, position: Position, progress: &mut Progress) -> io::Result<Open> {
         if position.matches(&current) {
-            return Ok(Open {
-                file: current,
-                at: position,
-                read: position.offset,
-                len: position.offset,
-                written_at: (0, 0),
-            });
+            return Ok(Open::at(current, position));
         }
         let rotated = self.rotated().map(|(_, file)| file).find(|file| position.matches(file));
         match rotated {
-            Some(file) => {
-                Ok(Open { file, at: position, read: position.offset, len: position.offset, written_at: (0, 0) })
-            }
+            Some(file) => Ok(Open::at(file, position)),
             None => {
                 // How much there was after the position cannot be known; that something is missing can.
                 progress.lost_bytes += 1;
@@ -205,11 +205,17 @@ impl Follower {
     }
 
     /// The file that follows the held one, if the path no longer shows that.
-    fn successor(&self) -> Option<File> {
+    fn successor(&mut self, now_ms: i64) -> Option<File> {
         let held = self.open.as_ref()?;
+        if self.settled_at == Some(held.changed_at) {
+            return None;
+        }
         let is_held = |file: &File| file.metadata().is_ok_and(|meta| held.at.is_same_file(&meta));
         let shown = std::fs::metadata(&self.path).ok()?;
         if held.at.is_same_file(&shown) {
+            let changed_at = (shown.ctime(), shown.ctime_nsec());
+            let is_settled = changed_at.0.saturating_mul(1000).saturating_add(SETTLED_AFTER_MS + 1000) < now_ms;
+            self.settled_at = is_settled.then_some(changed_at);
             return None;
         }
         let current = File::open(&self.path).ok()?;
@@ -234,6 +240,7 @@ impl Follower {
             };
             let len = meta.len();
             // A file that was emptied and written again may have any length by now.
+            open.changed_at = (meta.ctime(), meta.ctime_nsec());
             let written_at = (meta.mtime(), meta.mtime_nsec());
             let was_written = std::mem::replace(&mut open.written_at, written_at) != written_at;
             if len < open.read || ((was_written || len > open.read) && !open.at.has_print_of(&open.file)) {
@@ -268,8 +275,9 @@ impl Follower {
             }
             let taken = take_records(open, chunk, self.format, &mut self.joiner, &mut self.skipping, sink);
             progress.bytes += taken as u64;
-            if taken == 0 {
-                // The last record is not whole yet.
+            if taken == 0 || open.read >= len {
+                // The last record is not whole yet, or there was no more at this look.
+                self.joiner.shrink();
                 return true;
             }
         }
@@ -386,7 +394,11 @@ impl Open {
         let meta = file.metadata()?;
         let mut at = Position { device: meta.dev(), inode: meta.ino(), offset, print_bytes: 0, print: 0 };
         at.take_print(&file);
-        Ok(Self { file, at, read: offset, len: offset, written_at: (0, 0) })
+        Ok(Self::at(file, at))
+    }
+
+    fn at(file: File, at: Position) -> Self {
+        Self { file, read: at.offset, len: at.offset, at, written_at: (0, 0), changed_at: (0, 0) }
     }
 }
 

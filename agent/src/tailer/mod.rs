@@ -191,7 +191,7 @@ impl Tailer {
             }
             let (entity, format) = (log.source.entity, log.source.format);
             let mut lines = LogLines { watch, entity, format, now_ms };
-            let progress = follower.poll(&mut self.buffer, left.min(SOURCE_BYTES_A_POLL), &mut lines);
+            let progress = follower.poll(&mut self.buffer, left.min(SOURCE_BYTES_A_POLL), now_ms, &mut lines);
             let watch = &mut self.watch;
             let counts = watch.counts.entry(entity).or_default();
             counts.bytes += progress.bytes;

@@ -404,6 +404,27 @@ fn a_log_that_rotates_twice_between_two_looks_loses_nothing() {
 }
 
 #[test]
+fn a_log_that_was_quiet_for_long_is_seen_to_rotate() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let mut tailer = tailer(&[], &path, Format::Plain);
+    append(&path, b"1\n");
+    let later = i64::MAX / 2;
+    tailer.poll(later);
+    tailer.poll(later);
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    fs::rename(&path, dir.path().join("log.1")).unwrap();
+    append(&path, b"2\n");
+    tailer.poll(later);
+    assert_eq!(counts(&mut tailer).lines, 2);
+    fs::remove_file(&path).unwrap();
+    append(&path, b"3\n");
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    tailer.poll(later);
+    assert_eq!(counts(&mut tailer).lines, 1);
+}
+
+#[test]
 fn what_was_rotated_and_removed_while_the_agent_was_away_is_said_to_be_lost() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");

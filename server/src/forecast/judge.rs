@@ -292,14 +292,19 @@ fn shape(m: &Memory, gap: f64, gain: f64, weights: &[f32], verdict: &mut Verdict
             continue;
         }
         let at = m.at[i];
-        let rise = m.outcome[i] - m.level[at];
+        let from = f64::from(m.level[at]);
+        let rise = m.outcome[i] - from;
         if rise <= 3.0 * m.now.noise {
             continue;
         }
-        let target = m.level[at] + need * rise;
+        let target = from + need * rise;
         let slack = 1e-12 * rise;
         let path = &m.held[at + 1..(at + m.horizon + HELD_BUCKETS).min(m.held.len())];
-        let after = path.iter().position(|s| *s >= target - slack).unwrap_or(0) + 1;
+        let after = path
+            .iter()
+            .position(|s| f64::from(*s) >= target - slack)
+            .unwrap_or(0)
+            + 1;
         times.push((after, weights[i]));
     }
     if times.len() < 3 {

@@ -18,16 +18,19 @@ const RESET_FLOOR_RATIO: f64 = 0.02;
 const RESET_NOISE: f64 = 10.0;
 /// Trends need this many buckets since the last reset.
 const TREND_BUCKETS_MIN: usize = 4;
+/// Room that a full row gets at once.
+const ROW_ROOM: usize = 288;
 /// Tooth tops that are remembered.
 const TOPS_MAX: usize = 12;
 
-/// Sums for a straight line over any recent window.
-#[derive(Clone, Debug, Default)]
+/// Running sums for a straight line over any window of the last `keep` values.
+#[derive(Clone, Debug)]
 struct Line {
+    keep: usize,
     base: f64,
-    sum: Vec<f64>,
-    index_sum: Vec<f64>,
-    square_sum: Vec<f64>,
+    count: usize,
+    /// Up to each value: the sum, the sum weighted by index, the sum of squares.
+    sums: VecDeque<[f64; 3]>,
 }
 
 /// A straight line through a window, at the window's last bucket.
@@ -39,40 +42,52 @@ pub(crate) struct Fit {
 }
 
 impl Line {
-    fn push(&mut self, value: f64) {
-        if self.sum.is_empty() {
-            self.base = value;
-            self.sum.push(0.0);
-            self.index_sum.push(0.0);
-            self.square_sum.push(0.0);
+    fn new(keep: usize) -> Self {
+        Self {
+            keep: keep.max(3),
+            base: 0.0,
+            count: 0,
+            sums: VecDeque::from([[0.0; 3]]),
         }
-        let index = (self.sum.len() - 1) as f64;
+    }
+
+    fn push(&mut self, value: f64) {
+        if self.count == 0 {
+            self.base = value;
+        }
+        let index = self.count as f64;
         let b = value - self.base;
-        let (s, k, q) = (
-            last(&self.sum),
-            last(&self.index_sum),
-            last(&self.square_sum),
-        );
-        self.sum.push(s + b);
-        self.index_sum.push(k + index * b);
-        self.square_sum.push(q + b * b);
+        let [s, k, q] = self.sums.back().copied().unwrap_or_default();
+        self.sums.push_back([s + b, k + index * b, q + b * b]);
+        if self.sums.len() > self.keep + 1 {
+            self.sums.pop_front();
+        }
+        self.count += 1;
+    }
+
+    /// Mean of the last `window` values.
+    fn mean(&self, window: usize) -> f64 {
+        let end = self.sums.len() - 1;
+        let window = window.min(end).max(1);
+        self.base + (self.sums[end][0] - self.sums[end - window.min(end)][0]) / window as f64
     }
 
     /// Least squares over the last `window` values (at least 3, at most all).
     fn fit(&self, window: usize) -> Fit {
-        let end = self.sum.len().saturating_sub(1);
+        let end = self.sums.len() - 1;
         if end == 0 {
             return Fit::default();
         }
         let window = window.max(3).min(end);
-        let start = end - window;
+        let (to, from) = (self.sums[end], self.sums[end - window]);
+        let start = self.count - window;
         let n = window as f64;
         // Sums of 0..n-1 relative to the window's first bucket keep the numbers small.
         let k1 = n * (n - 1.0) / 2.0;
         let k2 = n * (n - 1.0) * (2.0 * n - 1.0) / 6.0;
-        let s = self.sum[end] - self.sum[start];
-        let ks = self.index_sum[end] - self.index_sum[start] - start as f64 * s;
-        let q = self.square_sum[end] - self.square_sum[start];
+        let s = to[0] - from[0];
+        let ks = to[1] - from[1] - start as f64 * s;
+        let q = to[2] - from[2];
         let den = n * k2 - k1 * k1;
         let slope = if den > 0.0 {
             (n * ks - k1 * s) / den
@@ -94,10 +109,6 @@ impl Line {
             slope_error,
         }
     }
-}
-
-fn last(values: &[f64]) -> f64 {
-    values.last().copied().unwrap_or(0.0)
 }
 
 /// Rolling maximum over a fixed window.
@@ -191,12 +202,14 @@ pub(crate) struct Memory {
     pub(crate) experts: Vec<Expert>,
     /// From which bucket on each expert may speak.
     pub(crate) ready_at: Vec<usize>,
-    pub(crate) raw: Vec<f64>,
+    /// Bucket means as they came.
+    pub(crate) raw: Vec<f32>,
     /// Buckets so far in which nothing was known.
     voids: Vec<u32>,
-    pub(crate) level: Vec<f64>,
-    pub(crate) held: Vec<f64>,
-    peak_h: Vec<f64>,
+    pub(crate) level: Vec<f32>,
+    pub(crate) held: Vec<f32>,
+    peak_h: Vec<f32>,
+    day_mean: Vec<f32>,
     scale: f64,
     noise: f64,
     noise_start: (f64, usize),
@@ -242,7 +255,7 @@ impl Memory {
         windows.dedup();
         let envelopes: Vec<_> = windows
             .iter()
-            .map(|w| (*w, Peak::new(*w), Line::default()))
+            .map(|w| (*w, Peak::new(*w), Line::new(3 * *w)))
             .collect();
         experts.extend(windows.iter().map(|w| Expert::Envelope { window: *w }));
         ready_at.resize(experts.len(), 0);
@@ -268,10 +281,11 @@ impl Memory {
             level: Vec::new(),
             held: Vec::new(),
             peak_h: Vec::new(),
+            day_mean: Vec::new(),
             scale: 0.0,
             noise: 0.0,
             noise_start: (0.0, 0),
-            level_line: Line::default(),
+            level_line: Line::new((2 * horizon).max(day.unwrap_or(0))),
             horizon_peak: Peak::new(horizon),
             outcome_peak: Peak::new(horizon + 2),
             trough: Peak::new(horizon),
@@ -298,43 +312,53 @@ impl Memory {
     /// Learns one bucket. A missing one comes with the last known value; `void` says that this
     /// value is too old to teach anything, and outcomes across it are not booked.
     pub(crate) fn push(&mut self, value: f64, void: bool) {
-        let i = self.raw.len();
-        self.raw.push(value);
-        self.voids
-            .push(self.voids.last().copied().unwrap_or(0) + u32::from(void));
+        let i = self.level.len();
+        let voids = self.voids.last().copied().unwrap_or(0) + u32::from(void);
+        grow(&mut self.voids, voids);
         let level = if i >= 2 {
-            median(value, self.raw[i - 1], self.raw[i - 2])
+            median(
+                value,
+                f64::from(self.raw[i - 1]),
+                f64::from(self.raw[i - 2]),
+            )
         } else {
             value
         };
+        grow(&mut self.raw, value as f32);
         self.scale = self.scale.max(level.abs());
-        let before = self.level.last().copied().unwrap_or(level);
-        self.level.push(level);
+        let before = self.level.last().map_or(level, |l| f64::from(*l));
+        grow(&mut self.level, level as f32);
         if !void {
             self.learn_noise((level - before).abs());
         }
         let noise = self.noise;
         let held = if i >= 2 {
-            level.min(self.level[i - 1]).min(self.level[i - 2])
+            level
+                .min(f64::from(self.level[i - 1]))
+                .min(f64::from(self.level[i - 2]))
         } else {
             level
         };
-        self.held.push(held);
+        grow(&mut self.held, held as f32);
         self.level_line.push(level);
         let peak = self.horizon_peak.push(i, held);
-        self.peak_h.push(peak);
+        grow(&mut self.peak_h, peak as f32);
+        if let Some(day) = self.day {
+            let mean = self.level_line.mean(day) as f32;
+            grow(&mut self.day_mean, mean);
+        }
         let best = self.outcome_peak.push(i, held);
         let trough = -self.trough.push(i, -held);
 
         let drop = before - level;
         let drop_before = if i >= 2 {
-            self.level[i - 2] - self.level[i - 1]
+            f64::from(self.level[i - 2] - self.level[i - 1])
         } else {
             0.0
         };
         let reset = drop + drop_before > (RESET_NOISE * noise).max(RESET_FLOOR_RATIO * self.scale);
         let resets = self.resets.last().copied().unwrap_or(0) + u32::from(reset);
-        self.resets.push(resets);
+        grow(&mut self.resets, resets);
         if reset {
             self.last_reset = Some(i);
         }
@@ -462,11 +486,6 @@ impl Memory {
 
     fn season_forecasts(&self, i: usize, level: f64, forecasts: &mut Vec<f64>) {
         let Some(day) = self.day else { return };
-        let day_mean = |end: usize| {
-            let n = (end + 1).min(day);
-            let line = &self.level_line;
-            line.base + (line.sum[end + 1] - line.sum[end + 1 - n]) / n as f64
-        };
         for days in [1, 2, 7] {
             let shift = day * days;
             if self.horizon > shift {
@@ -478,8 +497,8 @@ impl Memory {
             }
             // The peak over the same hours, `days` ago.
             let then = i - shift;
-            let past = self.peak_h[then + self.horizon];
-            let (today, that_day) = (day_mean(i), day_mean(then));
+            let past = f64::from(self.peak_h[then + self.horizon]);
+            let (today, that_day) = (f64::from(self.day_mean[i]), f64::from(self.day_mean[then]));
             let drift = today - that_day;
             let growth = if that_day > 0.0 {
                 (today / that_day).clamp(0.5, 2.0)
@@ -487,7 +506,7 @@ impl Memory {
                 1.0
             };
             forecasts.push(past.max(level));
-            forecasts.push(level + (past - self.level[then]).max(0.0));
+            forecasts.push(level + (past - f64::from(self.level[then])).max(0.0));
             forecasts.push((past + drift).max(level));
             forecasts.push((past * growth).max(level));
         }
@@ -529,9 +548,9 @@ impl Memory {
             if self.voids[i] > self.voids[state.at] {
                 continue;
             }
-            let level = self.level[state.at];
+            let level = f64::from(self.level[state.at]);
             for (row, forecast) in self.errors.iter_mut().zip(&state.experts) {
-                row.push((best - forecast) as f32);
+                grow(row, (best - forecast) as f32);
             }
             self.at.push(state.at);
             self.past_rise.push(state.rise as f32);
@@ -558,6 +577,14 @@ fn tops_drift(tops: &[(usize, f64)]) -> f64 {
     }
     slopes.sort_by(f64::total_cmp);
     slopes.get(slopes.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// Appends with little room to spare: many long rows that double would waste half of the memory.
+fn grow<T>(row: &mut Vec<T>, value: T) {
+    if row.len() == row.capacity() {
+        row.reserve_exact(ROW_ROOM);
+    }
+    row.push(value);
 }
 
 fn median(a: f64, b: f64, c: f64) -> f64 {

@@ -56,7 +56,7 @@ struct Window {
     /// Bucket number of the first mean.
     first: i64,
     /// Means, `NaN` where there was no sample.
-    means: VecDeque<f64>,
+    means: VecDeque<f32>,
     last_value: Option<f64>,
     /// Buckets since the last one with a sample.
     age: usize,
@@ -65,7 +65,7 @@ struct Window {
 
 impl Window {
     /// Takes a bucket; gives the value to learn and whether it is too old to teach.
-    fn push(&mut self, number: i64, mean: f64) -> Option<(f64, bool)> {
+    fn push(&mut self, number: i64, mean: f32) -> Option<(f64, bool)> {
         if mean.is_finite() {
             if self.last_value.is_some() {
                 self.distances.push_back(self.age as u32 + 1);
@@ -73,7 +73,7 @@ impl Window {
                     self.distances.pop_front();
                 }
             }
-            self.last_value = Some(mean);
+            self.last_value = Some(f64::from(mean));
             self.age = 0;
         } else {
             self.age += 1;
@@ -166,7 +166,8 @@ impl State {
     fn take(&mut self, bucket: Closed, threshold: Option<f64>, model: &Model) {
         let step_ms = model.step_ms.max(1);
         let number = bucket.end_ms.div_euclid(step_ms);
-        let Some((value, void)) = self.window.push(number, bucket.mean) else {
+        // Seven digits are kept, from the start, so that a carried and a rebuilt state agree.
+        let Some((value, void)) = self.window.push(number, bucket.mean as f32) else {
             return;
         };
         self.closed_ms = bucket.end_ms;
@@ -209,7 +210,7 @@ impl State {
         if self.window.first >= from {
             return;
         }
-        let kept: Vec<f64> = self
+        let kept: Vec<f32> = self
             .window
             .means
             .iter()

@@ -46,7 +46,7 @@ pub(crate) fn fit(m: &Memory, end: usize) -> Option<Course> {
     let begin = end + 1 - count * stride;
     let points: Vec<f64> = m.raw[begin..=end]
         .chunks_exact(stride)
-        .map(|chunk| chunk.iter().sum::<f64>() / stride as f64)
+        .map(|chunk| chunk.iter().map(|v| f64::from(*v)).sum::<f64>() / stride as f64)
         .collect();
     let low = points.iter().copied().fold(f64::INFINITY, f64::min);
     let high = points.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -36,6 +36,8 @@ pub struct Model {
     pub selection_power: f64,
     /// Age at which a past state counts half.
     pub halflife_ms: i64,
+    /// The same where the whole past is taken alike: there what is recent tells most.
+    pub recent_halflife_ms: i64,
     /// Relative error granted to a trend's rise.
     pub trend_error_ratio: f64,
     /// Share of the judgement that takes the whole past alike, not only what resembles the present.
@@ -66,6 +68,7 @@ impl Default for Model {
             prior_horizons: 1.0,
             selection_power: 4.0,
             halflife_ms: 4 * 86_400_000,
+            recent_halflife_ms: 36 * 3_600_000,
             trend_error_ratio: 0.5,
             whole_past_ratio: 0.5,
             decomposition_ratio: 0.35,
@@ -127,6 +130,10 @@ impl Model {
                 (0.0..=32.0).contains(&self.selection_power),
             ),
             ("halflife_ms", self.halflife_ms >= self.step_ms),
+            (
+                "recent_halflife_ms",
+                self.recent_halflife_ms >= self.step_ms,
+            ),
             (
                 "trend_error_ratio",
                 (0.01..=10.0).contains(&self.trend_error_ratio),

@@ -191,6 +191,41 @@ fn carried_state_says_what_a_rebuilt_one_says() {
     }
 }
 
+/// The end-to-end test speeds time up by its settings: a grid of two seconds, samples every second.
+#[test]
+fn grid_of_seconds_warns_of_a_fill_and_not_of_a_sawtooth() {
+    let m = Model { step_ms: 2_000, close_after_ms: 1_000, band_points: 0, ..Model::default() };
+    let horizon_ms = 300_000;
+    for seed in 0..8 {
+        let mut dice = stories::Dice::new(seed);
+        let (mut fill, rate) = (dice.between(5.0, 20.0), dice.between(0.12, 0.25));
+        let (mut tooth, period) = (0.0, dice.between(14.0, 22.0));
+        let (mut filling, mut rotating) = (State::new(horizon_ms, &m), State::new(horizon_ms, &m));
+        let mut warned_at = None;
+        let mut crossed_at = None;
+        for second in 0..700_i64 {
+            let now_ms = START_MS + second * 1_000;
+            fill += rate * dice.between(0.5, 1.5);
+            tooth = if tooth >= 50.0 { 0.0 } else { tooth + 50.0 / period * dice.between(0.8, 1.2) };
+            let (next, said) = step(filling, &[(now_ms, fill)], 90.0, horizon_ms, now_ms, &m);
+            filling = next;
+            if matches!(said.state, Answer::Warning { .. }) && warned_at.is_none() {
+                warned_at = Some(second);
+            }
+            if fill >= 90.0 {
+                crossed_at = Some(second);
+                break;
+            }
+            let (next, said) = step(rotating, &[(now_ms, 25.0 + tooth)], 90.0, horizon_ms, now_ms, &m);
+            rotating = next;
+            assert!(!said.warned, "seed {seed}: the sawtooth warns after {second} s");
+        }
+        let (warned_at, crossed_at) = (warned_at.unwrap(), crossed_at.unwrap());
+        let lead = crossed_at - warned_at;
+        assert!((60..=330).contains(&lead), "seed {seed}: lead {lead} s");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 

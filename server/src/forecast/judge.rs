@@ -12,6 +12,8 @@ const HORIZON_WEIGHT: f64 = 3.0;
 /// An expert's loss is its spread, plus these shares of the noise and of its bias.
 const NOISE_LOSS: f64 = 0.5;
 const BIAS_LOSS: f64 = 0.15;
+/// No half-life of the past is shorter than this many horizons.
+const HALFLIFE_HORIZONS_MIN: f64 = 4.0;
 /// How alike two states must be: in the rise their trends claim, in the depth below the recent top
 /// (as a share of the range), in the phase of the day (as a share of a day).
 const RISE_WIDTH: f64 = 0.3;
@@ -115,7 +117,11 @@ pub(crate) fn judge(
     if past >= 3 {
         let n0 = model.prior_horizons;
         let whole_share = model.whole_past_ratio;
-        weigh_plain(m, k, halflife, &mut scratch.weights);
+        // A long horizon needs a few of its own lengths to learn from.
+        let recent = (model.recent_halflife_ms as f64 / model.step_ms as f64)
+            .max(HALFLIFE_HORIZONS_MIN * h)
+            .min(halflife);
+        weigh_plain(m, k, recent, &mut scratch.weights);
         let plain = mixture(m, threshold, model, &scratch.weights, k, false);
         weigh(m, k, halflife, &mut scratch.weights);
         let alike = mixture(m, threshold, model, &scratch.weights, k, true);
@@ -256,14 +262,19 @@ fn shape(m: &Memory, gap: f64, gain: f64, weights: &[f32], verdict: &mut Verdict
             continue;
         }
         let at = m.at[i];
-        let rise = m.outcome[i] - m.level[at];
+        let from = f64::from(m.level[at]);
+        let rise = m.outcome[i] - from;
         if rise <= 3.0 * m.now.noise {
             continue;
         }
-        let target = m.level[at] + need * rise;
+        let target = from + need * rise;
         let slack = 1e-12 * rise;
         let path = &m.held[at + 1..(at + m.horizon + HELD_BUCKETS).min(m.held.len())];
-        let after = path.iter().position(|s| *s >= target - slack).unwrap_or(0) + 1;
+        let after = path
+            .iter()
+            .position(|s| f64::from(*s) >= target - slack)
+            .unwrap_or(0)
+            + 1;
         times.push((after, weights[i]));
     }
     if times.len() < 3 {

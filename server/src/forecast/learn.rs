@@ -18,16 +18,19 @@ const RESET_FLOOR_RATIO: f64 = 0.02;
 const RESET_NOISE: f64 = 10.0;
 /// Trends need this many buckets since the last reset.
 const TREND_BUCKETS_MIN: usize = 4;
+/// Room that a full row gets at once.
+const ROW_ROOM: usize = 288;
 /// Tooth tops that are remembered.
 const TOPS_MAX: usize = 12;
 
-/// Sums for a straight line over any recent window.
-#[derive(Clone, Debug, Default)]
+/// Running sums for a straight line over any window of the last `keep` values.
+#[derive(Clone, Debug)]
 struct Line {
+    keep: usize,
     base: f64,
-    sum: Vec<f64>,
-    index_sum: Vec<f64>,
-    square_sum: Vec<f64>,
+    count: usize,
+    /// Up to each value: the sum, the sum weighted by index, the sum of squares.
+    sums: VecDeque<[f64; 3]>,
 }
 
 /// A straight line through a window, at the window's last bucket.
@@ -39,38 +42,58 @@ pub(crate) struct Fit {
 }
 
 impl Line {
-    fn push(&mut self, value: f64) {
-        if self.sum.is_empty() {
-            self.base = value;
-            self.sum.push(0.0);
-            self.index_sum.push(0.0);
-            self.square_sum.push(0.0);
+    fn new(keep: usize) -> Self {
+        Self {
+            keep: keep.max(3),
+            base: 0.0,
+            count: 0,
+            sums: VecDeque::from([[0.0; 3]]),
         }
-        let index = (self.sum.len() - 1) as f64;
+    }
+
+    fn push(&mut self, value: f64) {
+        if self.count == 0 {
+            self.base = value;
+        }
+        let index = self.count as f64;
         let b = value - self.base;
-        let (s, k, q) = (last(&self.sum), last(&self.index_sum), last(&self.square_sum));
-        self.sum.push(s + b);
-        self.index_sum.push(k + index * b);
-        self.square_sum.push(q + b * b);
+        let [s, k, q] = self.sums.back().copied().unwrap_or_default();
+        self.sums.push_back([s + b, k + index * b, q + b * b]);
+        if self.sums.len() > self.keep + 1 {
+            self.sums.pop_front();
+        }
+        self.count += 1;
+    }
+
+    /// Mean of the last `window` values.
+    fn mean(&self, window: usize) -> f64 {
+        let end = self.sums.len() - 1;
+        let window = window.min(end).max(1);
+        self.base + (self.sums[end][0] - self.sums[end - window.min(end)][0]) / window as f64
     }
 
     /// Least squares over the last `window` values (at least 3, at most all).
     fn fit(&self, window: usize) -> Fit {
-        let end = self.sum.len().saturating_sub(1);
+        let end = self.sums.len() - 1;
         if end == 0 {
             return Fit::default();
         }
         let window = window.max(3).min(end);
-        let start = end - window;
+        let (to, from) = (self.sums[end], self.sums[end - window]);
+        let start = self.count - window;
         let n = window as f64;
         // Sums of 0..n-1 relative to the window's first bucket keep the numbers small.
         let k1 = n * (n - 1.0) / 2.0;
         let k2 = n * (n - 1.0) * (2.0 * n - 1.0) / 6.0;
-        let s = self.sum[end] - self.sum[start];
-        let ks = self.index_sum[end] - self.index_sum[start] - start as f64 * s;
-        let q = self.square_sum[end] - self.square_sum[start];
+        let s = to[0] - from[0];
+        let ks = to[1] - from[1] - start as f64 * s;
+        let q = to[2] - from[2];
         let den = n * k2 - k1 * k1;
-        let slope = if den > 0.0 { (n * ks - k1 * s) / den } else { 0.0 };
+        let slope = if den > 0.0 {
+            (n * ks - k1 * s) / den
+        } else {
+            0.0
+        };
         let mean = s / n;
         let level = mean - slope * k1 / n + slope * (n - 1.0) + self.base;
         let total = (q - s * mean).max(0.0);
@@ -80,12 +103,12 @@ impl Line {
         } else {
             f64::INFINITY
         };
-        Fit { slope, level, slope_error }
+        Fit {
+            slope,
+            level,
+            slope_error,
+        }
     }
-}
-
-fn last(values: &[f64]) -> f64 {
-    values.last().copied().unwrap_or(0.0)
 }
 
 /// Rolling maximum over a fixed window.
@@ -97,7 +120,10 @@ struct Peak {
 
 impl Peak {
     fn new(window: usize) -> Self {
-        Self { window: window.max(1), queue: VecDeque::new() }
+        Self {
+            window: window.max(1),
+            queue: VecDeque::new(),
+        }
     }
 
     fn push(&mut self, index: usize, value: f64) -> f64 {
@@ -105,7 +131,11 @@ impl Peak {
             self.queue.pop_back();
         }
         self.queue.push_back((index, value));
-        while self.queue.front().is_some_and(|f| f.0 + self.window <= index) {
+        while self
+            .queue
+            .front()
+            .is_some_and(|f| f.0 + self.window <= index)
+        {
             self.queue.pop_front();
         }
         self.queue.front().map_or(value, |f| f.1)
@@ -172,12 +202,14 @@ pub(crate) struct Memory {
     pub(crate) experts: Vec<Expert>,
     /// From which bucket on each expert may speak.
     pub(crate) ready_at: Vec<usize>,
-    pub(crate) raw: Vec<f64>,
+    /// Bucket means as they came.
+    pub(crate) raw: Vec<f32>,
     /// Buckets so far in which nothing was known.
     voids: Vec<u32>,
-    pub(crate) level: Vec<f64>,
-    pub(crate) held: Vec<f64>,
-    peak_h: Vec<f64>,
+    pub(crate) level: Vec<f32>,
+    pub(crate) held: Vec<f32>,
+    peak_h: Vec<f32>,
+    day_mean: Vec<f32>,
     scale: f64,
     noise: f64,
     noise_start: (f64, usize),
@@ -210,7 +242,10 @@ impl Memory {
         let mut ready_at = vec![0];
         for quarters in TREND_QUARTERS {
             let window = (horizon * quarters / 4).max(6);
-            experts.push(Expert::Trend { window, half: false });
+            experts.push(Expert::Trend {
+                window,
+                half: false,
+            });
             experts.push(Expert::Trend { window, half: true });
         }
         experts.push(Expert::LongTrend);
@@ -218,7 +253,10 @@ impl Memory {
         windows.extend(day);
         windows.sort_unstable();
         windows.dedup();
-        let envelopes: Vec<_> = windows.iter().map(|w| (*w, Peak::new(*w), Line::default())).collect();
+        let envelopes: Vec<_> = windows
+            .iter()
+            .map(|w| (*w, Peak::new(*w), Line::new(3 * *w)))
+            .collect();
         experts.extend(windows.iter().map(|w| Expert::Envelope { window: *w }));
         ready_at.resize(experts.len(), 0);
         if let Some(day) = day {
@@ -243,10 +281,11 @@ impl Memory {
             level: Vec::new(),
             held: Vec::new(),
             peak_h: Vec::new(),
+            day_mean: Vec::new(),
             scale: 0.0,
             noise: 0.0,
             noise_start: (0.0, 0),
-            level_line: Line::default(),
+            level_line: Line::new((2 * horizon).max(day.unwrap_or(0))),
             horizon_peak: Peak::new(horizon),
             outcome_peak: Peak::new(horizon + 2),
             trough: Peak::new(horizon),
@@ -273,30 +312,53 @@ impl Memory {
     /// Learns one bucket. A missing one comes with the last known value; `void` says that this
     /// value is too old to teach anything, and outcomes across it are not booked.
     pub(crate) fn push(&mut self, value: f64, void: bool) {
-        let i = self.raw.len();
-        self.raw.push(value);
-        self.voids.push(self.voids.last().copied().unwrap_or(0) + u32::from(void));
-        let level = if i >= 2 { median(value, self.raw[i - 1], self.raw[i - 2]) } else { value };
+        let i = self.level.len();
+        let voids = self.voids.last().copied().unwrap_or(0) + u32::from(void);
+        grow(&mut self.voids, voids);
+        let level = if i >= 2 {
+            median(
+                value,
+                f64::from(self.raw[i - 1]),
+                f64::from(self.raw[i - 2]),
+            )
+        } else {
+            value
+        };
+        grow(&mut self.raw, value as f32);
         self.scale = self.scale.max(level.abs());
-        let before = self.level.last().copied().unwrap_or(level);
-        self.level.push(level);
+        let before = self.level.last().map_or(level, |l| f64::from(*l));
+        grow(&mut self.level, level as f32);
         if !void {
             self.learn_noise((level - before).abs());
         }
         let noise = self.noise;
-        let held = if i >= 2 { level.min(self.level[i - 1]).min(self.level[i - 2]) } else { level };
-        self.held.push(held);
+        let held = if i >= 2 {
+            level
+                .min(f64::from(self.level[i - 1]))
+                .min(f64::from(self.level[i - 2]))
+        } else {
+            level
+        };
+        grow(&mut self.held, held as f32);
         self.level_line.push(level);
         let peak = self.horizon_peak.push(i, held);
-        self.peak_h.push(peak);
+        grow(&mut self.peak_h, peak as f32);
+        if let Some(day) = self.day {
+            let mean = self.level_line.mean(day) as f32;
+            grow(&mut self.day_mean, mean);
+        }
         let best = self.outcome_peak.push(i, held);
         let trough = -self.trough.push(i, -held);
 
         let drop = before - level;
-        let drop_before = if i >= 2 { self.level[i - 2] - self.level[i - 1] } else { 0.0 };
+        let drop_before = if i >= 2 {
+            f64::from(self.level[i - 2] - self.level[i - 1])
+        } else {
+            0.0
+        };
         let reset = drop + drop_before > (RESET_NOISE * noise).max(RESET_FLOOR_RATIO * self.scale);
         let resets = self.resets.last().copied().unwrap_or(0) + u32::from(reset);
-        self.resets.push(resets);
+        grow(&mut self.resets, resets);
         if reset {
             self.last_reset = Some(i);
         }
@@ -312,7 +374,9 @@ impl Memory {
         for (trend, quarters) in trends.iter_mut().zip(TREND_QUARTERS) {
             let window = (self.horizon * quarters / 4).max(6);
             let usable = since >= TREND_BUCKETS_MIN;
-            let fit = self.level_line.fit(window.min(since.max(TREND_BUCKETS_MIN)));
+            let fit = self
+                .level_line
+                .fit(window.min(since.max(TREND_BUCKETS_MIN)));
             let slope = if usable { fit.slope } else { 0.0 };
             let gain = slope.max(0.0) * h;
             let from = fit.level.min(level + 3.0 * noise).max(level - 3.0 * noise);
@@ -322,7 +386,12 @@ impl Memory {
             } else {
                 0.0
             };
-            *trend = Trend { up, support, window: window.min(since), slope };
+            *trend = Trend {
+                up,
+                support,
+                window: window.min(since),
+                slope,
+            };
             forecasts.push(up);
             forecasts.push(level + 0.5 * gain);
         }
@@ -340,7 +409,12 @@ impl Memory {
         let depth = peak - level;
         let rise = (trends[1].up - level).max(0.0);
         let span = (i + 1).min(4 * self.horizon);
-        let count = resets - if i + 1 > span { self.resets[i - span] } else { 0 };
+        let count = resets
+            - if i + 1 > span {
+                self.resets[i - span]
+            } else {
+                0
+            };
         let teeth = (f64::from(count) / (span as f64 / h).max(1.0)).max(1.0);
         self.now = Now {
             level,
@@ -371,7 +445,9 @@ impl Memory {
             let bounded = step.min(8.0 * self.noise + 1e-6 * self.scale);
             self.noise += (bounded - self.noise) * 0.01;
         }
-        self.noise = self.noise.max(NOISE_FLOOR_RATIO * self.scale.max(VALUE_MIN));
+        self.noise = self
+            .noise
+            .max(NOISE_FLOOR_RATIO * self.scale.max(VALUE_MIN));
     }
 
     fn learn_tooth(&mut self, i: usize, reset: bool, held: f64) -> (f64, f64) {
@@ -397,7 +473,12 @@ impl Memory {
         let h = self.horizon as f64;
         if period < 1.5 * h && ((i - end.0) as f64) < 2.5 * period + 6.0 {
             let drift = tops_drift(&self.tops);
-            let top = self.tops.iter().rev().take(3).fold(f64::NEG_INFINITY, |m, t| m.max(t.1));
+            let top = self
+                .tops
+                .iter()
+                .rev()
+                .take(3)
+                .fold(f64::NEG_INFINITY, |m, t| m.max(t.1));
             return (top + drift.max(0.0) * h + 3.0 * self.noise, period);
         }
         (f64::INFINITY, period)
@@ -405,11 +486,6 @@ impl Memory {
 
     fn season_forecasts(&self, i: usize, level: f64, forecasts: &mut Vec<f64>) {
         let Some(day) = self.day else { return };
-        let day_mean = |end: usize| {
-            let n = (end + 1).min(day);
-            let line = &self.level_line;
-            line.base + (line.sum[end + 1] - line.sum[end + 1 - n]) / n as f64
-        };
         for days in [1, 2, 7] {
             let shift = day * days;
             if self.horizon > shift {
@@ -421,12 +497,16 @@ impl Memory {
             }
             // The peak over the same hours, `days` ago.
             let then = i - shift;
-            let past = self.peak_h[then + self.horizon];
-            let (today, that_day) = (day_mean(i), day_mean(then));
+            let past = f64::from(self.peak_h[then + self.horizon]);
+            let (today, that_day) = (f64::from(self.day_mean[i]), f64::from(self.day_mean[then]));
             let drift = today - that_day;
-            let growth = if that_day > 0.0 { (today / that_day).clamp(0.5, 2.0) } else { 1.0 };
+            let growth = if that_day > 0.0 {
+                (today / that_day).clamp(0.5, 2.0)
+            } else {
+                1.0
+            };
             forecasts.push(past.max(level));
-            forecasts.push(level + (past - self.level[then]).max(0.0));
+            forecasts.push(level + (past - f64::from(self.level[then])).max(0.0));
             forecasts.push((past + drift).max(level));
             forecasts.push((past * growth).max(level));
         }
@@ -457,16 +537,20 @@ impl Memory {
 
     /// Books the outcome of the past state whose horizon ends with bucket `i`.
     fn settle(&mut self, i: usize, best: f64) {
-        while self.pending.front().is_some_and(|p| p.at + self.horizon + 2 <= i) {
+        while self
+            .pending
+            .front()
+            .is_some_and(|p| p.at + self.horizon + 2 <= i)
+        {
             let Some(state) = self.pending.pop_front() else {
                 return;
             };
             if self.voids[i] > self.voids[state.at] {
                 continue;
             }
-            let level = self.level[state.at];
+            let level = f64::from(self.level[state.at]);
             for (row, forecast) in self.errors.iter_mut().zip(&state.experts) {
-                row.push((best - forecast) as f32);
+                grow(row, (best - forecast) as f32);
             }
             self.at.push(state.at);
             self.past_rise.push(state.rise as f32);
@@ -493,6 +577,14 @@ fn tops_drift(tops: &[(usize, f64)]) -> f64 {
     }
     slopes.sort_by(f64::total_cmp);
     slopes.get(slopes.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// Appends with little room to spare: many long rows that double would waste half of the memory.
+fn grow<T>(row: &mut Vec<T>, value: T) {
+    if row.len() == row.capacity() {
+        row.reserve_exact(ROW_ROOM);
+    }
+    row.push(value);
 }
 
 fn median(a: f64, b: f64, c: f64) -> f64 {

@@ -14,6 +14,8 @@ pub const CLOSE_AFTER_MS: i64 = 60_000;
 /// Buckets that are kept open at once; points further ahead are refused and counted.
 pub const OPEN_BUCKETS_MAX: i64 = 1 << 16;
 
+/// Open buckets that keep their room between calls.
+const OPEN_ROOM: usize = 16;
 /// Larger magnitudes are no measurement, and would overflow the arithmetic on errors.
 pub const VALUE_MAX: f64 = 1e30;
 /// Smaller magnitudes are taken as zero.
@@ -156,6 +158,8 @@ impl Gridder {
             closed.push(Closed { end_ms: self.first * self.step_ms, mean });
             self.first += 1;
         }
+        // A long history in one call must not leave its room behind.
+        self.open.shrink_to(OPEN_ROOM);
         closed
     }
 }

@@ -1,0 +1,96 @@
+//! The backtest command: a manifest in, decisions out, the same bytes whatever the threads.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod stories;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use forewarn_server::replay::{BacktestArgs, ForecastArgs, backtest, forecast_file};
+
+fn write_series(folder: &Path, name: &str, values: &[f64]) {
+    let mut text = String::from("timestamp,value\n");
+    for (t_ms, value) in stories::points(values) {
+        writeln!(text, "{},{value:.3}", t_ms / 1000).unwrap();
+    }
+    std::fs::write(folder.join(name), text).unwrap();
+}
+
+fn manifest(folder: &Path) -> PathBuf {
+    write_series(folder, "fill.csv", &stories::steady_fill(1, 8));
+    write_series(folder, "rotation.csv", &stories::log_rotation(3, 8));
+    write_series(folder, "leak.csv", &stories::leak_under_collection(4, 3));
+    let task = |id: &str, threshold: f64, horizon_s: i64| {
+        serde_json::json!({
+            "id": id,
+            "file": format!("{id}.csv"),
+            "threshold": threshold,
+            "horizon_s": horizon_s,
+            "eval_start": stories::START_MS / 1000 + 86_400,
+        })
+    };
+    let series = [task("fill", 90.0, 86_400), task("rotation", 90.0, 86_400), task("leak", 86.0, 14_400)];
+    let path = folder.join("manifest.json");
+    std::fs::write(&path, serde_json::json!({ "series": series }).to_string()).unwrap();
+    path
+}
+
+fn run(manifest: &Path, out: PathBuf, threads: usize) -> String {
+    let args = BacktestArgs { manifest: manifest.into(), out: out.clone(), model: None, threads: Some(threads) };
+    backtest(&args).unwrap();
+    std::fs::read_to_string(out).unwrap()
+}
+
+#[test]
+fn decisions_are_the_same_bytes_on_one_and_on_three_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = manifest(folder.path());
+    let one = run(&manifest, folder.path().join("one.csv"), 1);
+    let three = run(&manifest, folder.path().join("three.csv"), 3);
+    assert_eq!(one, three);
+    assert!(one.starts_with("series_id,timestamp,warn,crossing_at,probability"));
+    let warned = |id: &str| one.lines().any(|l| l.starts_with(id) && l.split(',').nth(2) == Some("1"));
+    assert!(warned("fill,") && warned("leak,"));
+    assert!(!warned("rotation,"));
+}
+
+#[test]
+fn unknown_setting_and_missing_file_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = manifest(folder.path());
+    let model = folder.path().join("model.json");
+    let said = |text: &str| {
+        std::fs::write(&model, text).unwrap();
+        let out = folder.path().join("out.csv");
+        let args = BacktestArgs { manifest: manifest.clone(), out, model: Some(model.clone()), threads: Some(1) };
+        format!("{:#}", backtest(&args).unwrap_err())
+    };
+    assert!(said(r#"{"on_probabilty": 0.7}"#).contains("on_probabilty"));
+    assert!(said(r#"{"on_probability": 7}"#).contains("on_probability is out of range"));
+    assert!(said(r#"{"version": 99}"#).contains("version 99"));
+    std::fs::remove_file(folder.path().join("leak.csv")).unwrap();
+    assert!(said("{}").contains("leak.csv"));
+}
+
+#[test]
+fn one_file_is_answered_in_words_and_as_a_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    write_series(folder.path(), "fill.csv", &stories::steady_fill(1, 10)[..2560]);
+    let plot = folder.path().join("fill.svg");
+    let args = ForecastArgs {
+        file: folder.path().join("fill.csv"),
+        threshold: 90.0,
+        horizon: 86_400_000,
+        plot: Some(plot.clone()),
+        json: false,
+        model: None,
+        step: 300_000,
+    };
+    let mut said = Vec::new();
+    forecast_file(&args, &mut said).unwrap();
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.starts_with("warning: "), "said {said}");
+    let svg = std::fs::read_to_string(plot).unwrap();
+    assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>") && !svg.contains("NaN"));
+}

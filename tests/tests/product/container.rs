@@ -139,8 +139,9 @@ fn agent_in_its_container_reports_the_host_and_cannot_write_to_it() {
     let mounts = instances(&detail, "fs_used_ratio");
     assert!(!mounts.iter().any(|m| m.starts_with("/host") || m == "/data" || m == "/agent.toml"), "{mounts:?}");
     // And it sees the host's containers: itself.
-    let names: Vec<&Value> = detail["workloads"].as_array().unwrap().iter().map(|w| &w["name"]).collect();
-    assert!(names.iter().any(|name| *name == "forewarn-agent"), "{names:?}");
+    let has_itself =
+        |detail: &Value| detail["workloads"].as_array()?.iter().find(|w| w["name"] == "forewarn-agent").map(|_| ());
+    session.wait_for(&path, "the agent's own container", SOON, has_itself).unwrap();
 
     // Nobody with the agent's user and rights can write to the host: not to its root, not to a
     // filesystem mounted below it.

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::site::{AGENT, SERVER, SOON, Series, live_host};
 
-/// What an agent's container is given: the host, read-only, and one right, to read past permissions.
+/// What the installer gives an agent's container: the host, read-only, and one right, to read past permissions.
 const GUARDED: &[&str] = &[
     "-v",
     "/:/host:ro,rslave",
@@ -26,8 +26,6 @@ const GUARDED: &[&str] = &[
     "DAC_READ_SEARCH",
     "--read-only",
     "--network",
-    "host",
-    "--pid",
     "host",
 ];
 
@@ -131,14 +129,19 @@ fn agent_in_its_container_reports_the_host_and_cannot_write_to_it() {
     assert!((0.0..20.0).contains(&(uptime_s - seen_s)), "{uptime_s} {seen_s}");
     let links: BTreeSet<String> =
         std::fs::read_dir("/sys/class/net").unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    let seen = instances(&detail, "net_rx_bytes");
-    assert!(!seen.is_empty() && seen.is_subset(&links), "{seen:?} of {links:?}");
+    let seen = session.wait_for(&path, "the host's interfaces", SOON, |detail| {
+        let seen = instances(detail, "net_rx_bytes");
+        (!seen.is_empty()).then_some(seen)
+    });
+    let seen = seen.unwrap();
+    assert!(seen.is_subset(&links), "{seen:?} of {links:?}");
     // No filesystem twice, and none of the container's own.
     let mounts = instances(&detail, "fs_used_ratio");
     assert!(!mounts.iter().any(|m| m.starts_with("/host") || m == "/data" || m == "/agent.toml"), "{mounts:?}");
     // And it sees the host's containers: itself.
-    let names: Vec<&Value> = detail["workloads"].as_array().unwrap().iter().map(|w| &w["name"]).collect();
-    assert!(names.iter().any(|name| *name == "forewarn-agent"), "{names:?}");
+    let has_itself =
+        |detail: &Value| detail["workloads"].as_array()?.iter().find(|w| w["name"] == "forewarn-agent").map(|_| ());
+    session.wait_for(&path, "the agent's own container", SOON, has_itself).unwrap();
 
     // Nobody with the agent's user and rights can write to the host: not to its root, not to a
     // filesystem mounted below it.

@@ -28,6 +28,8 @@ const RETAIN_EVERY: Duration = Duration::from_secs(3600);
 const JOB_BUDGET: Duration = Duration::from_secs(20);
 /// Of a history that is read anew the newest buckets are judged one by one, so that a warning can be confirmed.
 const JUDGED_BUCKETS: i64 = 6;
+/// Series read at once: two weeks at ten seconds of one are 121,000 points.
+const SERIES_READ_MAX: usize = 10;
 const DAY_MS: i64 = 86_400_000;
 
 /// What the jobs work with.
@@ -231,7 +233,13 @@ async fn forecast_host(jobs: &Jobs, host: &Host, carried: &mut Carried, now_ms: 
     let newest_ms = now_ms - model.close_after_ms;
     let learn_to_ms = newest_ms - newest_ms.rem_euclid(model.step_ms) - JUDGED_BUCKETS * model.step_ms;
     let mut answers = Vec::new();
-    for (from_ms, questions) in spans {
+    // Some series at a time: two weeks of raw points of a whole host would not fit one answer of the store.
+    let chunks = spans.into_iter().flat_map(|(from_ms, mut questions)| {
+        questions.sort_by(|a, b| a.key.cmp(&b.key));
+        let chunks: Vec<_> = questions.chunks(SERIES_READ_MAX).map(<[Question]>::to_vec).collect();
+        chunks.into_iter().map(move |chunk| (from_ms, chunk))
+    });
+    for (from_ms, questions) in chunks {
         let mut keys: Vec<SeriesKey> = questions.iter().map(|question| question.key.clone()).collect();
         keys.sort();
         keys.dedup();

@@ -37,12 +37,7 @@ pub(crate) fn band(m: &Memory, v: &Verdict, at_ms: i64, model: &Model) -> Vec<Ba
             let mut moves: Vec<(f64, f32)> = order
                 .iter()
                 .filter(|j| m.at[**j] + ahead < m.len())
-                .map(|j| {
-                    (
-                        f64::from(m.level[m.at[*j] + ahead] - m.level[m.at[*j]]),
-                        v.weights[*j],
-                    )
-                })
+                .map(|j| (f64::from(m.level[m.at[*j] + ahead] - m.level[m.at[*j]]), v.weights[*j]))
                 .collect();
             moves.sort_by(|a, b| a.0.total_cmp(&b.0));
             let total: f32 = moves.iter().map(|x| x.1).sum();

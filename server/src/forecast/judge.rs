@@ -118,9 +118,8 @@ pub(crate) fn judge(
         let n0 = model.prior_horizons;
         let whole_share = model.whole_past_ratio;
         // A long horizon needs a few of its own lengths to learn from.
-        let recent = (model.recent_halflife_ms as f64 / model.step_ms as f64)
-            .max(HALFLIFE_HORIZONS_MIN * h)
-            .min(halflife);
+        let recent =
+            (model.recent_halflife_ms as f64 / model.step_ms as f64).max(HALFLIFE_HORIZONS_MIN * h).min(halflife);
         weigh_plain(m, k, recent, &mut scratch.weights);
         let plain = mixture(m, threshold, model, &scratch.weights, k, false);
         weigh(m, k, halflife, &mut scratch.weights);
@@ -270,11 +269,7 @@ fn shape(m: &Memory, gap: f64, gain: f64, weights: &[f32], verdict: &mut Verdict
         let target = from + need * rise;
         let slack = 1e-12 * rise;
         let path = &m.held[at + 1..(at + m.horizon + HELD_BUCKETS).min(m.held.len())];
-        let after = path
-            .iter()
-            .position(|s| f64::from(*s) >= target - slack)
-            .unwrap_or(0)
-            + 1;
+        let after = path.iter().position(|s| f64::from(*s) >= target - slack).unwrap_or(0) + 1;
         times.push((after, weights[i]));
     }
     if times.len() < 3 {

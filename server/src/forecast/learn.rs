@@ -43,12 +43,7 @@ pub(crate) struct Fit {
 
 impl Line {
     fn new(keep: usize) -> Self {
-        Self {
-            keep: keep.max(3),
-            base: 0.0,
-            count: 0,
-            sums: VecDeque::from([[0.0; 3]]),
-        }
+        Self { keep: keep.max(3), base: 0.0, count: 0, sums: VecDeque::from([[0.0; 3]]) }
     }
 
     fn push(&mut self, value: f64) {
@@ -89,11 +84,7 @@ impl Line {
         let ks = to[1] - from[1] - start as f64 * s;
         let q = to[2] - from[2];
         let den = n * k2 - k1 * k1;
-        let slope = if den > 0.0 {
-            (n * ks - k1 * s) / den
-        } else {
-            0.0
-        };
+        let slope = if den > 0.0 { (n * ks - k1 * s) / den } else { 0.0 };
         let mean = s / n;
         let level = mean - slope * k1 / n + slope * (n - 1.0) + self.base;
         let total = (q - s * mean).max(0.0);
@@ -103,11 +94,7 @@ impl Line {
         } else {
             f64::INFINITY
         };
-        Fit {
-            slope,
-            level,
-            slope_error,
-        }
+        Fit { slope, level, slope_error }
     }
 }
 
@@ -120,10 +107,7 @@ struct Peak {
 
 impl Peak {
     fn new(window: usize) -> Self {
-        Self {
-            window: window.max(1),
-            queue: VecDeque::new(),
-        }
+        Self { window: window.max(1), queue: VecDeque::new() }
     }
 
     fn push(&mut self, index: usize, value: f64) -> f64 {
@@ -131,11 +115,7 @@ impl Peak {
             self.queue.pop_back();
         }
         self.queue.push_back((index, value));
-        while self
-            .queue
-            .front()
-            .is_some_and(|f| f.0 + self.window <= index)
-        {
+        while self.queue.front().is_some_and(|f| f.0 + self.window <= index) {
             self.queue.pop_front();
         }
         self.queue.front().map_or(value, |f| f.1)
@@ -242,10 +222,7 @@ impl Memory {
         let mut ready_at = vec![0];
         for quarters in TREND_QUARTERS {
             let window = (horizon * quarters / 4).max(6);
-            experts.push(Expert::Trend {
-                window,
-                half: false,
-            });
+            experts.push(Expert::Trend { window, half: false });
             experts.push(Expert::Trend { window, half: true });
         }
         experts.push(Expert::LongTrend);
@@ -253,10 +230,7 @@ impl Memory {
         windows.extend(day);
         windows.sort_unstable();
         windows.dedup();
-        let envelopes: Vec<_> = windows
-            .iter()
-            .map(|w| (*w, Peak::new(*w), Line::new(3 * *w)))
-            .collect();
+        let envelopes: Vec<_> = windows.iter().map(|w| (*w, Peak::new(*w), Line::new(3 * *w))).collect();
         experts.extend(windows.iter().map(|w| Expert::Envelope { window: *w }));
         ready_at.resize(experts.len(), 0);
         if let Some(day) = day {
@@ -315,15 +289,7 @@ impl Memory {
         let i = self.level.len();
         let voids = self.voids.last().copied().unwrap_or(0) + u32::from(void);
         grow(&mut self.voids, voids);
-        let level = if i >= 2 {
-            median(
-                value,
-                f64::from(self.raw[i - 1]),
-                f64::from(self.raw[i - 2]),
-            )
-        } else {
-            value
-        };
+        let level = if i >= 2 { median(value, f64::from(self.raw[i - 1]), f64::from(self.raw[i - 2])) } else { value };
         grow(&mut self.raw, value as f32);
         self.scale = self.scale.max(level.abs());
         let before = self.level.last().map_or(level, |l| f64::from(*l));
@@ -332,13 +298,8 @@ impl Memory {
             self.learn_noise((level - before).abs());
         }
         let noise = self.noise;
-        let held = if i >= 2 {
-            level
-                .min(f64::from(self.level[i - 1]))
-                .min(f64::from(self.level[i - 2]))
-        } else {
-            level
-        };
+        let held =
+            if i >= 2 { level.min(f64::from(self.level[i - 1])).min(f64::from(self.level[i - 2])) } else { level };
         grow(&mut self.held, held as f32);
         self.level_line.push(level);
         let peak = self.horizon_peak.push(i, held);
@@ -351,11 +312,7 @@ impl Memory {
         let trough = -self.trough.push(i, -held);
 
         let drop = before - level;
-        let drop_before = if i >= 2 {
-            f64::from(self.level[i - 2] - self.level[i - 1])
-        } else {
-            0.0
-        };
+        let drop_before = if i >= 2 { f64::from(self.level[i - 2] - self.level[i - 1]) } else { 0.0 };
         let reset = drop + drop_before > (RESET_NOISE * noise).max(RESET_FLOOR_RATIO * self.scale);
         let resets = self.resets.last().copied().unwrap_or(0) + u32::from(reset);
         grow(&mut self.resets, resets);
@@ -374,9 +331,7 @@ impl Memory {
         for (trend, quarters) in trends.iter_mut().zip(TREND_QUARTERS) {
             let window = (self.horizon * quarters / 4).max(6);
             let usable = since >= TREND_BUCKETS_MIN;
-            let fit = self
-                .level_line
-                .fit(window.min(since.max(TREND_BUCKETS_MIN)));
+            let fit = self.level_line.fit(window.min(since.max(TREND_BUCKETS_MIN)));
             let slope = if usable { fit.slope } else { 0.0 };
             let gain = slope.max(0.0) * h;
             let from = fit.level.min(level + 3.0 * noise).max(level - 3.0 * noise);
@@ -386,12 +341,7 @@ impl Memory {
             } else {
                 0.0
             };
-            *trend = Trend {
-                up,
-                support,
-                window: window.min(since),
-                slope,
-            };
+            *trend = Trend { up, support, window: window.min(since), slope };
             forecasts.push(up);
             forecasts.push(level + 0.5 * gain);
         }
@@ -409,12 +359,7 @@ impl Memory {
         let depth = peak - level;
         let rise = (trends[1].up - level).max(0.0);
         let span = (i + 1).min(4 * self.horizon);
-        let count = resets
-            - if i + 1 > span {
-                self.resets[i - span]
-            } else {
-                0
-            };
+        let count = resets - if i + 1 > span { self.resets[i - span] } else { 0 };
         let teeth = (f64::from(count) / (span as f64 / h).max(1.0)).max(1.0);
         self.now = Now {
             level,
@@ -445,9 +390,7 @@ impl Memory {
             let bounded = step.min(8.0 * self.noise + 1e-6 * self.scale);
             self.noise += (bounded - self.noise) * 0.01;
         }
-        self.noise = self
-            .noise
-            .max(NOISE_FLOOR_RATIO * self.scale.max(VALUE_MIN));
+        self.noise = self.noise.max(NOISE_FLOOR_RATIO * self.scale.max(VALUE_MIN));
     }
 
     fn learn_tooth(&mut self, i: usize, reset: bool, held: f64) -> (f64, f64) {
@@ -473,12 +416,7 @@ impl Memory {
         let h = self.horizon as f64;
         if period < 1.5 * h && ((i - end.0) as f64) < 2.5 * period + 6.0 {
             let drift = tops_drift(&self.tops);
-            let top = self
-                .tops
-                .iter()
-                .rev()
-                .take(3)
-                .fold(f64::NEG_INFINITY, |m, t| m.max(t.1));
+            let top = self.tops.iter().rev().take(3).fold(f64::NEG_INFINITY, |m, t| m.max(t.1));
             return (top + drift.max(0.0) * h + 3.0 * self.noise, period);
         }
         (f64::INFINITY, period)
@@ -500,11 +438,7 @@ impl Memory {
             let past = f64::from(self.peak_h[then + self.horizon]);
             let (today, that_day) = (f64::from(self.day_mean[i]), f64::from(self.day_mean[then]));
             let drift = today - that_day;
-            let growth = if that_day > 0.0 {
-                (today / that_day).clamp(0.5, 2.0)
-            } else {
-                1.0
-            };
+            let growth = if that_day > 0.0 { (today / that_day).clamp(0.5, 2.0) } else { 1.0 };
             forecasts.push(past.max(level));
             forecasts.push(level + (past - f64::from(self.level[then])).max(0.0));
             forecasts.push((past + drift).max(level));
@@ -537,11 +471,7 @@ impl Memory {
 
     /// Books the outcome of the past state whose horizon ends with bucket `i`.
     fn settle(&mut self, i: usize, best: f64) {
-        while self
-            .pending
-            .front()
-            .is_some_and(|p| p.at + self.horizon + 2 <= i)
-        {
+        while self.pending.front().is_some_and(|p| p.at + self.horizon + 2 <= i) {
             let Some(state) = self.pending.pop_front() else {
                 return;
             };

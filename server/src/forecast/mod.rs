@@ -104,13 +104,7 @@ impl Window {
     /// Share of the expected samples that the last `buckets` lack.
     fn missing_ratio(&self, buckets: usize) -> f64 {
         let span = buckets.min(self.means.len());
-        let seen = self
-            .means
-            .iter()
-            .rev()
-            .take(span)
-            .filter(|m| m.is_finite())
-            .count();
+        let seen = self.means.iter().rev().take(span).filter(|m| m.is_finite()).count();
         let expected = (span / self.distance()).max(1);
         (1.0 - seen as f64 / expected as f64).max(0.0)
     }
@@ -156,11 +150,7 @@ impl State {
 
     /// Whether the newest bucket has a sample and is over.
     fn is_over(&self, threshold: f64) -> bool {
-        self.window.age == 0
-            && self
-                .window
-                .last_value
-                .is_some_and(|value| value >= threshold)
+        self.window.age == 0 && self.window.last_value.is_some_and(|value| value >= threshold)
     }
 
     fn take(&mut self, bucket: Closed, threshold: Option<f64>, model: &Model) {
@@ -198,9 +188,7 @@ impl State {
         }
         let back = (number - due) as usize;
         let end = self.memory.len() - 1;
-        let course = end
-            .checked_sub(back)
-            .and_then(|end| slow::fit(&self.memory, end));
+        let course = end.checked_sub(back).and_then(|end| slow::fit(&self.memory, end));
         self.slow = Some((due, course));
     }
 
@@ -210,13 +198,7 @@ impl State {
         if self.window.first >= from {
             return;
         }
-        let kept: Vec<f32> = self
-            .window
-            .means
-            .iter()
-            .skip((from - self.window.first) as usize)
-            .copied()
-            .collect();
+        let kept: Vec<f32> = self.window.means.iter().skip((from - self.window.first) as usize).copied().collect();
         self.slow = None;
         self.window = Window::default();
         self.memory = empty_memory(self.horizon_ms, model);
@@ -250,8 +232,7 @@ fn empty_memory(horizon_ms: i64, model: &Model) -> Memory {
     let horizon = (horizon_ms / step_ms).clamp(1, horizon_buckets_max(model)) as usize;
     let day = DAY_MS / step_ms;
     let sensible = DAY_MS % step_ms == 0 && day >= 24 && day * 2 <= model.window_buckets as i64;
-    let stride =
-        (horizon / STATES_PER_HORIZON).max((horizon / STATES_PER_SHORT_HORIZON).clamp(1, 2));
+    let stride = (horizon / STATES_PER_HORIZON).max((horizon / STATES_PER_SHORT_HORIZON).clamp(1, 2));
     Memory::new(horizon, sensible.then_some(day as usize), stride)
 }
 
@@ -285,13 +266,7 @@ pub fn step(
 /// time. The next [`step`] judges as if the state had been carried; a standing warning is handed
 /// over with [`State::with_warning`].
 #[must_use]
-pub fn learn(
-    state: State,
-    new_points: &[(i64, f64)],
-    horizon_ms: i64,
-    now_ms: i64,
-    model: &Model,
-) -> State {
+pub fn learn(state: State, new_points: &[(i64, f64)], horizon_ms: i64, now_ms: i64, model: &Model) -> State {
     advance(state, new_points, None, horizon_ms, now_ms, model)
 }
 
@@ -304,14 +279,7 @@ pub fn assess(
     now_ms: i64,
     model: &Model,
 ) -> (State, Forecast) {
-    step(
-        State::new(horizon_ms, model),
-        history,
-        threshold,
-        horizon_ms,
-        now_ms,
-        model,
-    )
+    step(State::new(horizon_ms, model), history, threshold, horizon_ms, now_ms, model)
 }
 
 fn advance(
@@ -326,17 +294,12 @@ fn advance(
     let newest = state.gridder.closable(now_ms);
     // The same cut that a carried state has made by now.
     let cut_at = newest - newest.rem_euclid(CUT_EVERY_BUCKETS);
-    let oldest_ms = cut_at
-        .saturating_sub(model.window_buckets as i64)
-        .saturating_mul(step_ms);
+    let oldest_ms = cut_at.saturating_sub(model.window_buckets as i64).saturating_mul(step_ms);
     if state.horizon_ms != horizon_ms || (state.closed_ms != 0 && state.closed_ms <= oldest_ms) {
         state = State::new(horizon_ms, model).with_warning(state.warning);
     }
-    let mut points: Vec<(i64, f64)> = new_points
-        .iter()
-        .copied()
-        .filter(|p| p.0 > oldest_ms && p.0 <= now_ms.saturating_add(step_ms))
-        .collect();
+    let mut points: Vec<(i64, f64)> =
+        new_points.iter().copied().filter(|p| p.0 > oldest_ms && p.0 <= now_ms.saturating_add(step_ms)).collect();
     points.sort_by_key(|p| p.0);
     for (t_ms, value) in points {
         state.gridder.add(t_ms, value);
@@ -354,17 +317,12 @@ fn refusal(state: &State, threshold: f64, now_ms: i64, model: &Model) -> Option<
     }
     let limit = horizon_buckets_max(model);
     if state.horizon_ms / step_ms > limit {
-        return Some(Reason::HorizonTooLong {
-            limit_ms: limit * step_ms,
-        });
+        return Some(Reason::HorizonTooLong { limit_ms: limit * step_ms });
     }
     let seen_ms = state.closed_ms - state.window.age as i64 * step_ms;
     let limit_ms = state.window.stale_after() as i64 * step_ms + model.close_after_ms + step_ms;
     if state.memory.len() > 0 && now_ms.saturating_sub(seen_ms) > limit_ms {
-        return Some(Reason::Stale {
-            age_ms: now_ms.saturating_sub(seen_ms),
-            limit_ms,
-        });
+        return Some(Reason::Stale { age_ms: now_ms.saturating_sub(seen_ms), limit_ms });
     }
     if state.is_over(threshold) {
         // A fact needs no history.
@@ -372,19 +330,11 @@ fn refusal(state: &State, threshold: f64, now_ms: i64, model: &Model) -> Option<
     }
     let need = buckets_needed(state.memory.horizon, model);
     if state.memory.len() < need {
-        return Some(Reason::TooShort {
-            have_ms: state.memory.len() as i64 * step_ms,
-            need_ms: need as i64 * step_ms,
-        });
+        return Some(Reason::TooShort { have_ms: state.memory.len() as i64 * step_ms, need_ms: need as i64 * step_ms });
     }
-    let missing_ratio = state
-        .window
-        .missing_ratio(GAP_BUCKETS_MIN.max(2 * state.memory.horizon));
+    let missing_ratio = state.window.missing_ratio(GAP_BUCKETS_MIN.max(2 * state.memory.horizon));
     if missing_ratio > model.gap_ratio_max {
-        return Some(Reason::TooManyGaps {
-            missing_ratio,
-            limit_ratio: model.gap_ratio_max,
-        });
+        return Some(Reason::TooManyGaps { missing_ratio, limit_ratio: model.gap_ratio_max });
     }
     None
 }
@@ -415,16 +365,8 @@ fn answer(state: &State, threshold: f64, now_ms: i64, model: &Model) -> Forecast
         threshold,
         horizon_ms: state.horizon_ms,
         likely_ms: (said && v.probability >= model.off_probability).then(|| at(v.ahead)),
-        reasons: if said {
-            reasons(state, model)
-        } else {
-            Vec::new()
-        },
-        band: if said {
-            band::band(&state.memory, v, state.closed_ms, model)
-        } else {
-            Vec::new()
-        },
+        reasons: if said { reasons(state, model) } else { Vec::new() },
+        band: if said { band::band(&state.memory, v, state.closed_ms, model) } else { Vec::new() },
     }
 }
 
@@ -433,19 +375,12 @@ fn reasons(state: &State, model: &Model) -> Vec<Because> {
     let mut because = Vec::new();
     let step_ms = model.step_ms.max(1);
     if v.horizons > 0.0 {
-        because.push(Because::Record {
-            crossed_ratio: v.record,
-            horizons: v.horizons,
-        });
+        because.push(Because::Record { crossed_ratio: v.record, horizons: v.horizons });
     }
     if let Some((index, weight_ratio, expects)) = v.best
         && let Some(expert) = m.experts.get(index)
     {
-        because.push(Because::Expert {
-            expert: *expert,
-            weight_ratio,
-            expects,
-        });
+        because.push(Because::Expert { expert: *expert, weight_ratio, expects });
     }
     if let Some((index, probability)) = v.trend
         && let Some(trend) = m.now.trends.get(index)
@@ -457,22 +392,14 @@ fn reasons(state: &State, model: &Model) -> Vec<Because> {
         });
     }
     if m.now.cap.is_finite() {
-        because.push(Because::Sawtooth {
-            period_ms: (m.now.tooth_period * step_ms as f64) as i64,
-            top: m.now.cap,
-        });
+        because.push(Because::Sawtooth { period_ms: (m.now.tooth_period * step_ms as f64) as i64, top: m.now.cap });
     }
     if let (Some(probability), Some((number, Some(_)))) = (v.slow, &state.slow) {
         let age_ms = state.closed_ms - number * step_ms;
-        because.push(Because::Decomposition {
-            probability,
-            age_ms,
-        });
+        because.push(Because::Decomposition { probability, age_ms });
     }
     if let Some(since) = m.now.since_reset {
-        because.push(Because::Reset {
-            age_ms: since as i64 * step_ms,
-        });
+        because.push(Because::Reset { age_ms: since as i64 * step_ms });
     }
     because
 }

@@ -103,54 +103,21 @@ impl Model {
         let unit = 0.0..=1.0;
         let checks = [
             ("step_ms", self.step_ms > 0 && self.step_ms <= 86_400_000),
-            (
-                "close_after_ms",
-                (0..=86_400_000).contains(&self.close_after_ms),
-            ),
-            (
-                "window_buckets",
-                (48..=WINDOW_BUCKETS_MAX).contains(&self.window_buckets),
-            ),
+            ("close_after_ms", (0..=86_400_000).contains(&self.close_after_ms)),
+            ("window_buckets", (48..=WINDOW_BUCKETS_MAX).contains(&self.window_buckets)),
             ("on_probability", unit.contains(&self.on_probability)),
-            (
-                "off_probability",
-                (0.0..=self.on_probability).contains(&self.off_probability),
-            ),
+            ("off_probability", (0.0..=self.on_probability).contains(&self.off_probability)),
             ("evidence_from", (0.0..1.0).contains(&self.evidence_from)),
-            (
-                "evidence_needed",
-                (0.0..=100.0).contains(&self.evidence_needed),
-            ),
-            (
-                "prior_horizons",
-                (0.01..=1000.0).contains(&self.prior_horizons),
-            ),
-            (
-                "selection_power",
-                (0.0..=32.0).contains(&self.selection_power),
-            ),
+            ("evidence_needed", (0.0..=100.0).contains(&self.evidence_needed)),
+            ("prior_horizons", (0.01..=1000.0).contains(&self.prior_horizons)),
+            ("selection_power", (0.0..=32.0).contains(&self.selection_power)),
             ("halflife_ms", self.halflife_ms >= self.step_ms),
-            (
-                "recent_halflife_ms",
-                self.recent_halflife_ms >= self.step_ms,
-            ),
-            (
-                "trend_error_ratio",
-                (0.01..=10.0).contains(&self.trend_error_ratio),
-            ),
+            ("recent_halflife_ms", self.recent_halflife_ms >= self.step_ms),
+            ("trend_error_ratio", (0.01..=10.0).contains(&self.trend_error_ratio)),
             ("whole_past_ratio", unit.contains(&self.whole_past_ratio)),
-            (
-                "decomposition_ratio",
-                unit.contains(&self.decomposition_ratio),
-            ),
-            (
-                "record_weight",
-                (0.0..=1000.0).contains(&self.record_weight),
-            ),
-            (
-                "buckets_min",
-                (6..=WINDOW_BUCKETS_MAX).contains(&self.buckets_min),
-            ),
+            ("decomposition_ratio", unit.contains(&self.decomposition_ratio)),
+            ("record_weight", (0.0..=1000.0).contains(&self.record_weight)),
+            ("buckets_min", (6..=WINDOW_BUCKETS_MAX).contains(&self.buckets_min)),
             ("gap_ratio_max", unit.contains(&self.gap_ratio_max)),
             ("band_points", self.band_points <= 1000),
         ];

@@ -53,31 +53,17 @@ pub(crate) fn fit(m: &Memory, end: usize) -> Option<Course> {
     let span = high - low;
     let ahead = POINTS_PER_HORIZON + POINTS_PER_HORIZON / REFITS_PER_HORIZON;
     if span <= m.now.noise * 1e-3 {
-        return Some(Course {
-            from: end,
-            stride,
-            mean: vec![high; ahead],
-            sigma: vec![m.now.noise; ahead],
-        });
+        return Some(Course { from: end, stride, mean: vec![high; ahead], sigma: vec![m.now.noise; ahead] });
     }
     // MSTL computes in f32: ratios of the span keep the digits that matter.
     let ratios: Vec<f64> = points.iter().map(|p| (p - low) / span + 1.0).collect();
     let said = decompose(m, stride, &ratios, ahead)?;
     let intervals = said.intervals?;
     let mean: Vec<f64> = said.point.iter().map(|p| (p - 1.0) * span + low).collect();
-    let sigma: Vec<f64> = intervals
-        .upper
-        .iter()
-        .zip(&said.point)
-        .map(|(u, p)| ((u - p) * span).max(m.now.noise * 1e-3))
-        .collect();
+    let sigma: Vec<f64> =
+        intervals.upper.iter().zip(&said.point).map(|(u, p)| ((u - p) * span).max(m.now.noise * 1e-3)).collect();
     let sound = mean.iter().chain(&sigma).all(|v| v.is_finite());
-    sound.then_some(Course {
-        from: end,
-        stride,
-        mean,
-        sigma,
-    })
+    sound.then_some(Course { from: end, stride, mean, sigma })
 }
 
 fn decompose(m: &Memory, stride: usize, ratios: &[f64], ahead: usize) -> Option<Forecast> {

@@ -58,10 +58,10 @@ pub(crate) async fn enrol(settings: &Settings, token: Option<&str>) -> anyhow::R
     let token = token.ok_or(SenderError::NotEnrolled)?;
     // Before the token is spent: an identity that cannot be kept would ask for another one.
     drop(lock(&settings.data_dir)?);
-    let before = Identity::load(&settings.data_dir)?.map(|identity| identity.host);
+    let before = Identity::load(&settings.data_dir)?;
     let hostname = host_name(settings);
     let server = &settings.server;
-    let identity = sender::enroll(&server.urls, &server.proxy, token, before, &hostname).await?;
+    let identity = sender::enroll(&server.urls, &server.proxy, token, before.as_ref(), &hostname).await?;
     identity.save(&settings.data_dir)?;
     tracing::info!(host = %identity.host, "this host is enrolled");
     Ok(identity)

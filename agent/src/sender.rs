@@ -138,7 +138,7 @@ pub(crate) async fn enroll(
     urls: &[String],
     proxy: &str,
     token: &str,
-    host: Option<HostId>,
+    before: Option<&Identity>,
     hostname: &str,
 ) -> Result<Identity, SenderError> {
     let token = EnrollToken::decode(token).ok_or(SenderError::Token)?;
@@ -148,14 +148,18 @@ pub(crate) async fn enroll(
     let client = client(pinned_config(&token.ca_sha256)?, proxy)?;
     let request = EnrollRequest {
         secret: token.secret.clone(),
-        host,
+        host: before.map(|identity| identity.host),
         hostname: hostname.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let body = serde_json::to_vec(&request).map_err(|error| SenderError::Enroll(error.to_string()))?;
     let mut answers = Vec::new();
     for url in urls {
-        let sent = client.post(join(url, ENROLL_PATH)).header(CONTENT_TYPE, "application/json").body(body.clone());
+        let mut sent = client.post(join(url, ENROLL_PATH)).header(CONTENT_TYPE, "application/json").body(body.clone());
+        if let Some(identity) = before {
+            // A known host shows its old key: a token alone must not take over somebody else's history.
+            sent = sent.bearer_auth(format!("{}:{}", identity.host, identity.key));
+        }
         match answer(sent).await {
             Ok((StatusCode::OK | StatusCode::CREATED, body, _)) => {
                 let reply: EnrollReply = serde_json::from_slice(&body).map_err(|error| {

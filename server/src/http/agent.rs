@@ -33,6 +33,16 @@ async fn enroll(app: Arc<App>, call: Call) -> Result<Response, Refused> {
     let request: EnrollRequest = call.json()?;
     let random =
         |_| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the system's random generator failed");
+    if let Some(host) = request.host
+        && let Some(known) = app.store.agent_key(host).await?
+        && auth::agent_credentials(&call.headers) != Some((host, known))
+    {
+        return Err(Refused::new(
+            StatusCode::FORBIDDEN,
+            "host_known",
+            "a host with this id is enrolled and its key was not shown; remove the agent's identity.json to enrol as a new host",
+        ));
+    }
     if app.store.token_redeem(auth::hash_secret(&request.secret), call.now_ms).await?.is_none() {
         return Err(Refused::new(
             StatusCode::FORBIDDEN,

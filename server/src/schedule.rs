@@ -217,7 +217,8 @@ async fn forecast_host(jobs: &Jobs, host: &Host, carried: &mut Carried, now_ms: 
         window_buckets: (judge.history_ms / judge.grid_ms).clamp(48, 20_000) as usize,
         ..Model::default()
     };
-    let history_ms = model.window_buckets as i64 * model.step_ms;
+    // A carried state cuts its window at every 288th bucket: a rebuilt one must have read as far back.
+    let history_ms = (model.window_buckets as i64 + 288) * model.step_ms;
     let questions = questions(&rules, &jobs.store.series(host.id, now_ms - history_ms).await?, host.id);
     // What is no longer asked is no longer carried.
     let asked: HashSet<(&str, &SeriesKey)> = questions.iter().map(|q| (q.rule.as_str(), &q.key)).collect();

@@ -121,7 +121,7 @@ describe('incidents', () => {
 
   it('each default rule has a title, and an unknown one keeps its name', () => {
     const titles = ['keyword', 'host_silent', 'container_died', 'container_oom', 'restart_loop', 'unhealthy'].map((rule) => incidentTitle(zh, incident({ rule, instance: '' }, { entity_name: 'mysql', keyword: rule === 'keyword' ? 'out_of_memory' : null, events: [{ at_ms: 0, kind: 'die', code: 137 }] }), NOW))
-    expect(titles).toEqual(['mysql 的日志出现“内存不足”', '主机 plant-3 失联', '容器 mysql 异常退出，退出码 137', '容器 mysql 内存不足，进程被内核终止', '容器 mysql 反复重启', '容器 mysql 健康检查失败'])
+    expect(titles).toEqual(['mysql 的日志出现“内存溢出”', '主机 plant-3 失联', '容器 mysql 异常退出，退出码 137', '容器 mysql 内存不足，进程被内核终止', '容器 mysql 反复重启', '容器 mysql 健康检查失败'])
     expect(incidentTitle(en, incident({ rule: 'my_rule' }, { entity_name: 'mysql' }), NOW)).toBe('my_rule: mysql')
   })
 })

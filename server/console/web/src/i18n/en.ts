@@ -166,8 +166,8 @@ export default {
     keyword: 'Keyword in a log', host_silent: 'Host is silent', container_died: 'Container ended with a failure', container_oom: 'Container was out of memory', restart_loop: 'Container keeps restarting', unhealthy: 'Health check fails',
   },
   keyword: {
-    out_of_memory: 'Out of memory', disk_full: 'Disk full', file_handles: 'Too many open files', database_timeout: 'Database does not answer', deadlock: 'Deadlock', crash: 'Crash',
-    connection: 'Connection refused', timeout: 'Timeout', read_only: 'Disk error or read-only', certificate: 'Certificate', replication: 'Replication',
+    out_of_memory: 'Out of memory', disk_full: 'Disk full', file_handles: 'Too many open files', database_timeout: 'Database connection trouble', deadlock: 'Deadlock', crash: 'Crash',
+    connection: 'Connection trouble', timeout: 'Timeouts', read_only: 'Read-only filesystem or I/O error', certificate: 'Certificate trouble', replication: 'Replication trouble',
   },
   metric_group: { cpu: 'CPU', memory: 'Memory', disk: 'Disks', network: 'Network', pressure: 'Pressure', container: 'Container', log: 'Logs', agent: 'The agent itself', other: 'Other' },
   metric: {

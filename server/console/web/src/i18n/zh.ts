@@ -106,7 +106,7 @@ export default {
     warning: '预警', alarm: '告警', pending: '待确认', firing: '未恢复', resolved: '已恢复',
     since: '始于 {time}', opened: '首次发现', fired: '通知时间', resolved_at: '恢复时间', lasted: '持续 {span}', updated: '最近变化',
     host: '主机', entity: '容器', rule: '规则', value: '最新值', threshold: '阈值', over_since: '超限起始', last: '最近一次',
-    ended: '恢复原因', keyword: '关键词规则', hits: '命中次数', lines: '命中的日志', lines_note: '已在主机上脱敏，最新的在前。',
+    ended: '恢复原因', keyword: '关键字规则', hits: '命中次数', lines: '命中的日志', lines_note: '已在主机上脱敏，最新的在前。',
     events: '容器事件', why: '判断依据', deliveries: '发送记录', deliveries_none: '没有需要发送的消息。',
     digest: '判断数据摘要', before: '前文', after: '后文', details: '详情', one: '事件', attempts: '尝试 {n} 次',
     answer: '应答', no_answer: '尚无应答', link: '本事件的链接',
@@ -138,8 +138,8 @@ export default {
     severity_min: '最低级别', signed: '已加签', unsigned: '未加签', test: '发送测试', testing: '发送中…',
     test_ok: '对方已收到。', test_failed: '对方没有接收。', answer: '对方应答：{answer}', last: '最近一条', last_none: '尚未发送过',
     remove_title: '删除“{name}”？', remove_text: '删除后不再向它发送任何消息；要恢复必须重新填写地址。',
-    keywords: '日志关键词', keywords_text: '采集器在主机上从容器日志中查找这些关键词，只有命中的行会离开主机。',
-    keywords_none: '没有关键词规则。', keyword_add: '添加关键词规则', keyword_edit: '关键词规则', keyword_name: '名称',
+    keywords: '日志关键字', keywords_text: '采集器在主机上从容器日志中查找这些关键字，只有命中的行会离开主机。',
+    keywords_none: '没有关键字规则。', keyword_add: '添加关键字规则', keyword_edit: '关键字规则', keyword_name: '名称',
     keyword_name_hint: '小写字母、数字、_ 和 -。', keyword_name_bad: '只能使用小写字母、数字、_ 和 -。', keyword_name_taken: '已有同名规则。',
     literals: '文本', literals_hint: '每行一个，按原样查找。', regexes: '正则表达式', regexes_hint: '每行一个。',
     ignore_case: '不区分大小写', keyword_empty: '至少填写一个文本或正则表达式。', keyword_remove: '删除规则“{name}”？',
@@ -147,7 +147,7 @@ export default {
     more: '另有 {n} 项',
   },
   condition: {
-    threshold_host: '主机：{metric}；持续超过 {span}即告警', threshold_workload: '容器：{metric}；持续超过 {span}即告警', keyword: '容器日志中出现“{severity}”及以上级别的关键词；{span}内不再出现即恢复',
+    threshold_host: '主机：{metric}；持续超过 {span}即告警', threshold_workload: '容器：{metric}；持续超过 {span}即告警', keyword: '容器日志中出现“{severity}”及以上级别的关键字；{span}内不再出现即恢复',
     host_silent: '主机超过 {span}没有上报', container_died: '容器未经要求而异常退出',
     container_oom: '容器中的进程被内核终止', restart_loop: '容器在 {span}内重启 {n} 次', unhealthy: '容器健康检查失败',
     other: '本页面不认识的条件',
@@ -163,11 +163,11 @@ export default {
   },
   rule: {
     disk: '磁盘将满', inodes: 'inode 将用尽', memory: '内存将用尽', cpu: 'CPU 饱和', container_memory: '容器内存将用尽',
-    keyword: '日志关键词', host_silent: '主机失联', container_died: '容器异常退出', container_oom: '容器内存不足', restart_loop: '容器反复重启', unhealthy: '健康检查失败',
+    keyword: '日志关键字', host_silent: '主机失联', container_died: '容器异常退出', container_oom: '容器内存溢出', restart_loop: '容器反复重启', unhealthy: '健康检查失败',
   },
   keyword: {
-    out_of_memory: '内存不足', disk_full: '磁盘已满', file_handles: '打开文件过多', database_timeout: '数据库无响应', deadlock: '死锁', crash: '程序崩溃',
-    connection: '连接被拒绝', timeout: '超时', read_only: '磁盘错误或只读', certificate: '证书问题', replication: '主从复制',
+    out_of_memory: '内存溢出', disk_full: '磁盘写满', file_handles: '文件句柄耗尽', database_timeout: '数据库连接异常', deadlock: '死锁', crash: '程序崩溃',
+    connection: '连接失败', timeout: '请求超时', read_only: '文件系统只读或 I/O 错误', certificate: '证书异常', replication: '主从同步异常',
   },
   metric_group: { cpu: 'CPU', memory: '内存', disk: '磁盘', network: '网络', pressure: '资源压力', container: '容器', log: '日志', agent: '采集器自身', other: '其他' },
   metric: {
@@ -179,7 +179,7 @@ export default {
     net_rx_bytes: '网络接收', net_tx_bytes: '网络发送', net_rx_errors: '接收错误', net_tx_errors: '发送错误',
     pressure_cpu_some_ratio: '等待 CPU', pressure_mem_some_ratio: '部分任务等待内存', pressure_mem_full_ratio: '全部任务等待内存', pressure_io_some_ratio: '部分任务等待磁盘', pressure_io_full_ratio: '全部任务等待磁盘',
     running: '运行状态', restarts: '重启次数', health: '健康检查', exit_code: '退出码', pids: '进程和线程',
-    log_lines: '日志行数', log_bytes: '日志量', log_hits: '关键词命中', log_lost_bytes: '轮转丢失的日志', log_cut_lines: '超长日志行',
+    log_lines: '日志行数', log_bytes: '日志量', log_hits: '关键字命中', log_lost_bytes: '轮转丢失的日志', log_cut_lines: '超长日志行',
     agent_cpu_ms: '采集器 CPU 时间', agent_rss_bytes: '采集器内存', agent_spool_bytes: '未发送的数据', agent_dropped_blocks: '丢弃的数据块', agent_late_ticks: '跳过的采样',
   },
 }

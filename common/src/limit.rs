@@ -2,8 +2,9 @@
 
 /// A pushed block as bytes: 200 containers at 10 s for 30 s are under 100 KiB, a storm of keyword hits adds at most this.
 pub const BLOCK_BYTES_MAX: usize = 4 << 20;
-/// A section after decompression: 16 times the compressed bound, so a bomb ends early.
-pub const SECTION_RAW_BYTES_MAX: usize = 64 << 20;
+/// A section after decompression: four times the bound of a block, so that a bomb ends early and as many as may be in
+/// flight at a server stay within its memory.
+pub const SECTION_RAW_BYTES_MAX: usize = 16 << 20;
 /// Sections of one block; four kinds exist, the rest is room for newer versions.
 pub const SECTIONS_MAX: usize = 16;
 /// Ticks of one block: an hour at one second.

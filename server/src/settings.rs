@@ -213,7 +213,7 @@ impl Default for Notify {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections_max: 4096, blocks_in_flight_max: 256 }
+        Self { connections_max: 4096, blocks_in_flight_max: 128 }
     }
 }
 

@@ -53,6 +53,16 @@ struct Sight<'a> {
     seen: Seen<'a>,
 }
 
+/// One look: what was seen, when, and whether the host's silence may be taken for news.
+#[derive(Clone, Copy)]
+struct Look<'a> {
+    seen: Seen<'a>,
+    held: bool,
+    now_ms: i64,
+    /// SHA-256 of the grid behind a forecast.
+    digest: Option<&'a str>,
+}
+
 /// Judges what was seen.
 pub struct Judge {
     store: Store,
@@ -133,11 +143,17 @@ impl Judge {
         self.show_all(&mut lane, host, &names, &sights, !fresh.values, now_ms).await
     }
 
-    /// Judges the forecasts of a host.
+    /// Judges the forecasts of a host. `digests` has those of the grids behind them, by rule and series.
     ///
     /// # Errors
     /// The database does not answer.
-    pub async fn forecasts(&self, host: &Host, forecasts: &[StoredForecast], now_ms: i64) -> Result<(), StoreError> {
+    pub async fn forecasts(
+        &self,
+        host: &Host,
+        forecasts: &[StoredForecast],
+        digests: &HashMap<(String, SeriesKey), String>,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
         let lane = self.lane(host.id);
         let mut lane = lane.lock().await;
         let names = self.names(&mut lane, host.id, now_ms).await?;
@@ -148,8 +164,9 @@ impl Judge {
             let kind = names.kind(host.id, known.key.entity);
             let (metric, instance) = (known.key.metric.as_str(), known.key.instance.as_str());
             let target = Target::Series { entity: known.key.entity, kind, metric, instance };
-            let sight = Sight { target, seen: Seen::Forecast(&known.forecast) };
-            self.show(&mut lane, rule, host.id, &names, &sight, held, now_ms).await?;
+            let digest = digests.get(&(known.rule.clone(), known.key.clone())).map(String::as_str);
+            let look = Look { seen: Seen::Forecast(&known.forecast), held, now_ms, digest };
+            self.show(&mut lane, rule, host.id, &names, &target, look).await?;
         }
         Ok(())
     }
@@ -185,10 +202,11 @@ impl Judge {
                 let sight = Sight { target: Target::Host, seen: Seen::HostSilent { seen_ms: host.seen_ms } };
                 self.show_all(&mut lane, host.id, &names, std::slice::from_ref(&sight), held, now_ms).await?;
             }
+            let tick = Look { seen: Seen::Tick, held, now_ms, digest: None };
             let subjects: Vec<Subject> = self.open(&mut lane, host.id).await?.keys().cloned().collect();
             for subject in subjects {
                 match rules.iter().find(|rule| rule.id == subject.rule) {
-                    Some(rule) => self.judge(&mut lane, rule, &subject, &names, Seen::Tick, held, now_ms).await?,
+                    Some(rule) => self.judge(&mut lane, rule, &subject, &names, tick).await?,
                     None => tracing::warn!(rule = %subject.rule, "an open incident belongs to a rule that is gone"),
                 }
             }
@@ -250,41 +268,45 @@ impl Judge {
         let rules = self.rules(now_ms).await?;
         for sight in sights {
             for rule in rules.iter() {
-                self.show(lane, rule, host, names, sight, held, now_ms).await?;
+                self.show(
+                    lane,
+                    rule,
+                    host,
+                    names,
+                    &sight.target,
+                    Look { seen: sight.seen, held, now_ms, digest: None },
+                )
+                .await?;
             }
         }
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one look, each of its own kind")]
     async fn show(
         &self,
         lane: &mut Lane,
         rule: &Rule,
         host: HostId,
         names: &Names,
-        sight: &Sight<'_>,
-        held: bool,
-        now_ms: i64,
+        target: &Target<'_>,
+        look: Look<'_>,
     ) -> Result<(), StoreError> {
-        match watch::subject(rule, host, &sight.target) {
-            Some(subject) => self.judge(lane, rule, &subject, names, sight.seen, held, now_ms).await,
+        match watch::subject(rule, host, target) {
+            Some(subject) => self.judge(lane, rule, &subject, names, look).await,
             None => Ok(()),
         }
     }
 
     /// Judges one subject and saves what becomes of it; reads again and judges again if somebody else was first.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one look, each of its own kind")]
     async fn judge(
         &self,
         lane: &mut Lane,
         rule: &Rule,
         subject: &Subject,
         names: &Names,
-        seen: Seen<'_>,
-        held: bool,
-        now_ms: i64,
+        look: Look<'_>,
     ) -> Result<(), StoreError> {
+        let Look { seen, held, now_ms, digest } = look;
         for _ in 0..TRIES {
             let open = self.open(lane, subject.host).await?;
             let current = open.get(subject);
@@ -301,7 +323,7 @@ impl Judge {
                 entity_name,
                 component,
                 new_id: &new_id,
-                digest: None,
+                digest,
             };
             let Some(change) = watch::judge(rule, subject, current, seen, &context) else {
                 return Ok(());

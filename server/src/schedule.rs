@@ -233,7 +233,7 @@ async fn forecast_host(jobs: &Jobs, host: &Host, carried: &mut Carried, now_ms: 
     }
     let newest_ms = now_ms - model.close_after_ms;
     let learn_to_ms = newest_ms - newest_ms.rem_euclid(model.step_ms) - JUDGED_BUCKETS * model.step_ms;
-    let mut answers = Vec::new();
+    let (mut answers, mut digests) = (Vec::new(), HashMap::new());
     // Some series at a time: two weeks of raw points of a whole host would not fit one answer of the store.
     let chunks = spans.into_iter().flat_map(|(from_ms, mut questions)| {
         questions.sort_by(|a, b| a.key.cmp(&b.key));
@@ -282,10 +282,13 @@ async fn forecast_host(jobs: &Jobs, host: &Host, carried: &mut Carried, now_ms: 
         .await
         .map_err(|error| StoreError::Setup(format!("a forecast ended abnormally: {error}")))?;
         for (question, name, read_to, state, answer) in judged {
+            if answer.warned {
+                digests.insert(name.clone(), state.digest());
+            }
             carried.states.insert(name, (read_to, state));
             answers.push(StoredForecast { key: question.key, rule: question.rule, forecast: answer });
         }
     }
     jobs.store.forecasts_put(host.id, now_ms, answers.clone()).await?;
-    jobs.judge.forecasts(host, &answers, now_ms).await
+    jobs.judge.forecasts(host, &answers, &digests, now_ms).await
 }

@@ -183,7 +183,8 @@ fn carried_state_says_what_a_rebuilt_one_says() {
             let standing = said.warned;
             let rebuilt =
                 learn(State::new(4 * HOUR_MS, &m), &points[..i], 4 * HOUR_MS, before, &m).with_warning(standing);
-            let (_, again) = step(rebuilt, &[*point], 70.0, 4 * HOUR_MS, point.0, &m);
+            let (judged, again) = step(rebuilt, &[*point], 70.0, 4 * HOUR_MS, point.0, &m);
+            assert_eq!(judged.digest(), carried.digest(), "bucket {i}: judged on the same grid");
             assert_eq!(again.probability.to_bits(), said.probability.to_bits(), "bucket {i}");
             assert_eq!(again.likely_ms, said.likely_ms, "bucket {i}");
             assert_eq!(again.reasons, said.reasons, "bucket {i}");

@@ -10,6 +10,8 @@ mod slow;
 
 use std::collections::VecDeque;
 
+use sha2::{Digest, Sha256};
+
 use crate::model::forecast::{Because, Forecast, Reason, State as Answer};
 use crate::series::{Closed, Gridder};
 use judge::{Scratch, Verdict, judge};
@@ -127,6 +129,20 @@ impl State {
             evidence: 0.0,
             verdict: Verdict::default(),
         }
+    }
+
+    /// SHA-256 over the closed buckets that were judged (number of the first, then each mean as eight bytes), hex:
+    /// the same grid, live or replayed, has the same digest.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let mut hasher = Sha256::new();
+        hasher.update(self.window.first.to_le_bytes());
+        for mean in &self.window.means {
+            // One NaN stands for every missing bucket.
+            let mean = if mean.is_nan() { f64::NAN } else { f64::from(*mean) };
+            hasher.update(mean.to_bits().to_le_bytes());
+        }
+        hex::encode(hasher.finalize())
     }
 
     /// Whether a warning stands.

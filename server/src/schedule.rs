@@ -52,9 +52,8 @@ pub fn start(jobs: &Jobs, stop: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
     let compact = Duration::from_millis(jobs.settings.store.compact_every_ms as u64);
     let (forecaster, ticker, sender, compactor, keeper) =
         (jobs.clone(), jobs.clone(), jobs.clone(), jobs.clone(), jobs.clone());
-    let mut carried = Carried::default();
     vec![
-        tokio::spawn(forecast_rounds(forecaster, stop.clone(), std::mem::take(&mut carried))),
+        tokio::spawn(forecast_rounds(forecaster, stop.clone(), Carried::default())),
         every("tick", tick, stop.clone(), move || {
             let jobs = ticker.clone();
             async move { jobs.judge.tick(clock::wall_ms()).await }

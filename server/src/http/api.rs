@@ -239,13 +239,14 @@ async fn add_channel(app: Arc<App>, call: Call) -> Result<Response, Refused> {
     let new: view::NewChannel = call.json()?;
     let url = url::Url::parse(new.url.trim()).map_err(|e| Refused::bad_request(format!("url: {e}")))?;
     let loopback = app.settings.notify.allow_loopback;
-    if new.url.len() > URL_BYTES_MAX
-        || !(url.scheme() == "https" || (url.scheme() == "http" && loopback || new.kind == ChannelKind::Webhook))
-    {
+    let plain_allowed = loopback || new.kind == ChannelKind::Webhook;
+    let scheme_fits = url.scheme() == "https" || (url.scheme() == "http" && plain_allowed);
+    if new.url.len() > URL_BYTES_MAX || !scheme_fits {
         return Err(Refused::bad_request(
             "url must be an https:// address of at most 2048 bytes; a webhook may be http://",
         ));
     }
+    crate::notify::check_url(&url, loopback).map_err(|error| Refused::bad_request(error.to_string()))?;
     if app.store.channels().await?.len() >= CHANNELS_MAX {
         return Err(Refused::bad_request(format!("there are {CHANNELS_MAX} channels already; remove one first")));
     }

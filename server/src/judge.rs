@@ -9,6 +9,7 @@ use forewarn_common::id::{EntityId, HostId};
 use forewarn_common::limit;
 use tokio::sync::Mutex as AsyncMutex;
 
+use crate::model::forecast::State;
 use crate::model::host::Host;
 use crate::model::incident::{Incident, IncidentState, Subject};
 use crate::model::rule::{Condition, Rule};
@@ -36,6 +37,10 @@ struct Names {
 struct Lane {
     open: Option<HashMap<Subject, Incident>>,
     names: Option<(i64, Arc<Names>)>,
+    /// Subjects whose incident has ended while their forecast, which follows some buckets behind, may still stand
+    /// from before. It is no news until it has been withdrawn once. Not kept over a restart: a rebuilt forecast does
+    /// not stand by itself.
+    ended: HashSet<Subject>,
 }
 
 /// What of a block is news.
@@ -165,6 +170,15 @@ impl Judge {
             let (metric, instance) = (known.key.metric.as_str(), known.key.instance.as_str());
             let target = Target::Series { entity: known.key.entity, kind, metric, instance };
             let digest = digests.get(&(known.rule.clone(), known.key.clone())).map(String::as_str);
+            if let Some(subject) = watch::subject(rule, host.id, &target)
+                && lane.ended.contains(&subject)
+            {
+                if !known.forecast.warned {
+                    lane.ended.remove(&subject);
+                } else if matches!(known.forecast.state, State::Warning { .. }) {
+                    continue;
+                }
+            }
             let look = Look { seen: Seen::Forecast(&known.forecast), held, now_ms, digest };
             self.show(&mut lane, rule, host.id, &names, &target, look).await?;
         }
@@ -350,8 +364,12 @@ impl Judge {
                             told = transition.word(), channels, "an incident changed"
                         );
                     }
+                    let still_forecast = incident.evidence.metric.is_some();
                     if incident.state == IncidentState::Resolved {
                         open.remove(subject);
+                        if still_forecast {
+                            lane.ended.insert(subject.clone());
+                        }
                     } else {
                         open.insert(subject.clone(), incident);
                     }

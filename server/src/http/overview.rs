@@ -90,9 +90,15 @@ impl Parts {
             mem_used_ratio: self.value(id, Id::MemUsedRatio),
             disk: fullest.map(|last| view::Fullest { instance: last.instance.clone(), used_ratio: last.value }),
             outlook,
+            series_asked: self.forecasts.len() as u32,
+            series_judged: self.forecasts.iter().filter(|known| is_judged(known)).count() as u32,
             incidents: self.open,
         }
     }
+}
+
+fn is_judged(known: &StoredForecast) -> bool {
+    !matches!(known.forecast.state, State::NoForecast { .. })
 }
 
 /// Breached before warnings before the rest; among equals the more probable one.
@@ -116,9 +122,9 @@ fn silent_after_ms(rules: &[Rule]) -> i64 {
 pub(super) async fn overview(app: Arc<App>, call: Call) -> Result<Response, Refused> {
     let rules = app.store.rules().await?;
     let channels = app.outbox.channels(clock::wall_ms()).await?;
-    let filter = IncidentFilter { open_only: true, ..IncidentFilter::default() };
-    let (mut open, _) = app.store.incidents(filter, None, INCIDENTS_SHOWN).await?;
-    open.retain(is_told);
+    let filter = IncidentFilter { open_only: true, fired_only: true, ..IncidentFilter::default() };
+    let (open, _) = app.store.incidents(filter, None, INCIDENTS_SHOWN).await?;
+    let firing: HashMap<HostId, u32> = app.store.firing_counts().await?.into_iter().collect();
     let mut entities: HashMap<HostId, Vec<Entity>> = HashMap::new();
     for known in app.store.entities(None).await? {
         entities.entry(known.host).or_default().push(known.entity);
@@ -135,7 +141,7 @@ pub(super) async fn overview(app: Arc<App>, call: Call) -> Result<Response, Refu
             entities: entities.remove(&host.id).unwrap_or_default(),
             last: last.remove(&host.id).unwrap_or_default(),
             forecasts: forecasts.remove(&host.id).unwrap_or_default(),
-            open: open.iter().filter(|incident| incident.subject.host == host.id).count() as u32,
+            open: firing.get(&host.id).copied().unwrap_or(0),
             host,
         };
         parts.summary(silent_after, call.now_ms)
@@ -150,11 +156,6 @@ pub(super) async fn overview(app: Arc<App>, call: Call) -> Result<Response, Refu
     Ok(json(StatusCode::OK, &view::Overview { now_ms: call.now_ms, hosts, incidents, sending }))
 }
 
-/// Pending incidents are the judgement's notes; people see what has fired.
-fn is_told(incident: &Incident) -> bool {
-    incident.fired_ms.is_some()
-}
-
 fn host_of(call: &Call) -> Result<HostId, Refused> {
     call.param(0).parse().map_err(|_| Refused::not_found("host"))
 }
@@ -163,9 +164,13 @@ pub(super) async fn host(app: Arc<App>, call: Call) -> Result<Response, Refused>
     let id = host_of(&call)?;
     let host = app.store.host(id).await?.ok_or_else(|| Refused::not_found("host"))?;
     let known = app.store.entities(Some(id)).await?;
-    let filter = IncidentFilter { host: Some(id), ..IncidentFilter::default() };
-    let (mut incidents, _) = app.store.incidents(filter, None, INCIDENTS_SHOWN).await?;
-    incidents.retain(|incident| is_told(incident) && incident.resolved_ms.is_none_or(|at| call.now_ms - at < DAY_MS));
+    let filter = IncidentFilter {
+        host: Some(id),
+        open_only: false,
+        fired_only: true,
+        resolved_from_ms: Some(call.now_ms - DAY_MS),
+    };
+    let (incidents, _) = app.store.incidents(filter, None, INCIDENTS_SHOWN).await?;
     let enrolled_ms = host.enrolled_ms;
     let parts = Parts {
         entities: known.iter().map(|known| known.entity.clone()).collect(),
@@ -330,8 +335,8 @@ pub(super) async fn incidents(app: Arc<App>, call: Call) -> Result<Response, Ref
         text => Some(text.parse().map_err(|_| Refused::bad_request("host must be a host's id"))?),
     };
     let cursor = Some(call.text("cursor")).filter(|cursor| !cursor.is_empty());
-    let (mut page, next) = app.store.incidents(IncidentFilter { host, open_only }, cursor, PAGE).await?;
-    page.retain(is_told);
+    let filter = IncidentFilter { host, open_only, fired_only: true, resolved_from_ms: None };
+    let (page, next) = app.store.incidents(filter, cursor, PAGE).await?;
     Ok(json(StatusCode::OK, &view::IncidentPage { incidents: incident_views(&app, page).await?, next }))
 }
 

@@ -81,7 +81,11 @@ pub struct HostSummary {
     pub disk: Option<Fullest>,
     /// Its most urgent forecast that is a warning or breached.
     pub outlook: Option<Outlook>,
-    /// Open incidents.
+    /// Series that a rule asks a forecast of.
+    pub series_asked: u32,
+    /// Those of them that have one; the rest are too young or too full of gaps.
+    pub series_judged: u32,
+    /// Incidents that fire.
     pub incidents: u32,
 }
 
@@ -259,7 +263,8 @@ pub struct Delivery {
     pub created_ms: i64,
     /// When it was sent or given up.
     pub done_ms: Option<i64>,
-    /// What the receiver answered last; untrusted text.
+    /// What the receiver answered last; untrusted text. Of a muted one the reason: `channel_off`, `rule_off`,
+    /// `below_severity` or `beginning_not_sent`.
     pub answer: String,
 }
 

@@ -86,6 +86,7 @@ pub struct Delivery {
     pub created_ms: i64,
     /// When it was sent or given up, unix milliseconds.
     pub done_ms: Option<i64>,
-    /// What the receiver answered last, short; untrusted text.
+    /// What the receiver answered last, short; untrusted text. Of a muted one the reason: `channel_off`, `rule_off`,
+    /// `below_severity` or `beginning_not_sent`.
     pub answer: String,
 }

@@ -119,15 +119,16 @@ fn rank(transition: Transition) -> u8 {
     }
 }
 
+/// Why it is not sent, in a word that the console translates.
 fn muted(channel: &Channel, letter: &Letter, due: &[Letter]) -> Option<&'static str> {
     if !channel.send {
-        return Some("channel is switched off");
+        return Some("channel_off");
     }
     if !letter.rule.enabled || !letter.rule.send {
-        return Some("rule is switched off");
+        return Some("rule_off");
     }
     if letter.incident.severity < channel.severity_min {
-        return Some("below the channel's severity");
+        return Some("below_severity");
     }
     if letter.delivery.transition != Transition::Resolved {
         return None;
@@ -135,7 +136,7 @@ fn muted(channel: &Channel, letter: &Letter, due: &[Letter]) -> Option<&'static 
     // The end of something that was never told here would only puzzle.
     let told = earlier(letter).any(|sibling| matches!(sibling.state, DeliveryState::Sent | DeliveryState::Queued))
         || due.iter().any(|other| other.incident.id == letter.incident.id);
-    (!told).then_some("its beginning was not sent here")
+    (!told).then_some("beginning_not_sent")
 }
 
 /// What comes first and is still to be tried, before this one: messages of one incident keep their order.
@@ -216,7 +217,7 @@ mod tests {
         let mut off = open.clone();
         off.send = false;
         let said = muted(&off, letter(disk_warning(), Transition::Warned)).unwrap();
-        assert_eq!(said, (DeliveryState::Muted, "channel is switched off".to_owned()));
+        assert_eq!(said, (DeliveryState::Muted, "channel_off".to_owned()));
         let mut quiet = letter(disk_warning(), Transition::Warned);
         quiet.rule.send = false;
         assert_eq!(muted(&open, quiet).unwrap().0, DeliveryState::Muted);

@@ -26,6 +26,10 @@ pub struct IncidentFilter {
     pub host: Option<HostId>,
     /// Pending and firing ones only.
     pub open_only: bool,
+    /// Without the pending ones, and those that ended before they fired: people are shown what was told.
+    pub fired_only: bool,
+    /// Without those that were resolved before this moment.
+    pub resolved_from_ms: Option<i64>,
 }
 
 #[derive(Queryable, Selectable)]
@@ -241,6 +245,12 @@ impl Store {
             if filter.open_only {
                 query = query.filter(incident::state.eq_any(["pending", "firing"]));
             }
+            if filter.fired_only {
+                query = query.filter(incident::fired_ms.is_not_null());
+            }
+            if let Some(from_ms) = filter.resolved_from_ms {
+                query = query.filter(incident::resolved_ms.is_null().or(incident::resolved_ms.ge(from_ms)));
+            }
             if let Some((opened_ms, id)) = after.clone() {
                 let same = incident::opened_ms.eq(opened_ms).and(incident::id.lt(id));
                 query = query.filter(incident::opened_ms.lt(opened_ms).or(same));
@@ -253,6 +263,19 @@ impl Store {
         let next = rows.last().filter(|_| more).map(|row| format!("{}-{}", row.opened_ms, row.id));
         let page = rows.into_iter().map(IncidentRow::model).collect::<Result<_, _>>()?;
         Ok((page, next))
+    }
+
+    /// How many incidents are firing on each host that has one.
+    ///
+    /// # Errors
+    /// The database does not answer, or a row is damaged.
+    pub async fn firing_counts(&self) -> Result<Vec<(HostId, u32)>, StoreError> {
+        let load = |connection: &mut Conn| -> Tx<Vec<(Vec<u8>, i64)>> {
+            let firing = incident::table.filter(incident::state.eq("firing"));
+            Ok(firing.group_by(incident::host).select((incident::host, diesel::dsl::count_star())).load(connection)?)
+        };
+        let rows = self.inner.pool.read(load).await?;
+        rows.into_iter().map(|(host, count)| Ok((host_id(&host)?, u32::try_from(count).unwrap_or(u32::MAX)))).collect()
     }
 }
 

@@ -80,7 +80,7 @@ function answer(method: string, path: string[], query: URLSearchParams, body: Re
     }
     case 'POST tokens': {
       const token = `fwt1.kX2v9QmT4hZpL0sR7wYb.${'5e1f'.repeat(16)}`
-      return { token, expires_ms: now + Number(body.ttl_ms), command: `docker run -d --name forewarn-agent --restart unless-stopped --pid host --network host --read-only -v /:/host:ro,rslave -v forewarn-agent:/var/lib/forewarn -e FOREWARN_SERVER=https://10.20.0.5:8443 -e FOREWARN_TOKEN=${token} forewarn-agent:0.1.0` }
+      return { token, expires_ms: now + Number(body.ttl_ms), command: `docker run -d --name forewarn-agent --restart unless-stopped --read-only --network host --cap-drop ALL --cap-add DAC_READ_SEARCH --group-add $(stat -c %g /var/run/docker.sock) -v /:/host:ro,rslave -v forewarn-agent-data:/data forewarn-agent:0.1.0 run --host-root /host --data-dir /data --server https://10.20.0.5:8443 --token ${token}` }
     }
     case 'GET keywords':
       return keywords

@@ -17,6 +17,7 @@ on_both_engines!(
     one_incident_is_open_per_subject,
     two_servers_that_open_the_same_incident_at_once_open_one,
     pages_of_incidents_neither_skip_nor_repeat,
+    people_are_shown_what_fired_and_is_not_long_over,
     a_delivery_has_one_owner_until_its_lease_ends,
     claims_of_many_servers_never_overlap,
     the_last_delivery_of_each_channel_is_known,
@@ -162,9 +163,33 @@ async fn pages_of_incidents_neither_skip_nor_repeat(place: Place) {
     }
     assert_eq!(seen.len(), 25);
     assert!(seen.is_sorted_by(|a, b| a > b));
-    let of = IncidentFilter { host: Some(Agent::new(3).host), open_only: true };
+    let of = IncidentFilter { host: Some(Agent::new(3).host), open_only: true, ..IncidentFilter::default() };
     assert_eq!(store.incidents(of, None, 10).await.unwrap().0.len(), 1);
     assert!(matches!(store.incidents(of, Some("x"), 10).await, Err(StoreError::Refused(_))));
+}
+
+async fn people_are_shown_what_fired_and_is_not_long_over(place: Place) {
+    let store = place.open().await;
+    let fired = |number: u8, resolved_ms: Option<i64>| Incident {
+        state: if resolved_ms.is_some() { IncidentState::Resolved } else { IncidentState::Firing },
+        fired_ms: Some(T0),
+        resolved_ms,
+        ..incident(number, "/")
+    };
+    let pending = Incident { state: IncidentState::Pending, fired_ms: None, ..incident(1, "/data") };
+    for new in [pending, fired(2, None), fired(3, Some(T0 + 5)), fired(4, Some(T0 + 50))] {
+        store.incident_save(&new, None, vec![]).await.unwrap();
+    }
+    let filter = IncidentFilter { fired_only: true, resolved_from_ms: Some(T0 + 50), ..IncidentFilter::default() };
+    // A page of one: what is filtered out takes no place of it.
+    let (first, next) = store.incidents(filter, None, 1).await.unwrap();
+    let (second, end) = store.incidents(filter, next.as_deref(), 1).await.unwrap();
+    let mut hosts = [first[0].subject.host, second[0].subject.host];
+    hosts.sort();
+    let mut expected = [Agent::new(2).host, Agent::new(4).host];
+    expected.sort();
+    assert_eq!((hosts, end), (expected, None));
+    assert_eq!(store.firing_counts().await.unwrap(), [(Agent::new(2).host, 1)]);
 }
 
 async fn a_delivery_has_one_owner_until_its_lease_ends(place: Place) {

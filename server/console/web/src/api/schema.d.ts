@@ -1121,7 +1121,10 @@ export interface components {
         };
         /** @description What was or will be sent. */
         Delivery: {
-            /** @description What the receiver answered last; untrusted text. */
+            /**
+             * @description What the receiver answered last; untrusted text. Of a muted one the reason: `channel_off`, `rule_off`,
+             *     `below_severity` or `beginning_not_sent`.
+             */
             answer: string;
             /**
              * Format: int32
@@ -1382,7 +1385,7 @@ export interface components {
             id: string;
             /**
              * Format: uint32
-             * @description Open incidents.
+             * @description Incidents that fire.
              */
             incidents: number;
             /**
@@ -1399,6 +1402,16 @@ export interface components {
              * @description When its last block arrived.
              */
             seen_ms: number;
+            /**
+             * Format: uint32
+             * @description Series that a rule asks a forecast of.
+             */
+            series_asked: number;
+            /**
+             * Format: uint32
+             * @description Those of them that have one; the rest are too young or too full of gaps.
+             */
+            series_judged: number;
             /** @description Whether it has been silent for too long. */
             silent: boolean;
             /**

@@ -48,7 +48,7 @@ export default {
     title: 'Hosts', add: 'Add a host', state: 'State', name: 'Host', cpu: 'CPU', memory: 'Memory', disk: 'Fullest disk',
     outlook: 'Outlook', incidents: 'Incidents', seen: 'Last heard', containers: '{n} container | {n} containers',
     filter: 'Filter hosts', no_match: 'No host matches “{text}”.',
-    no_outlook: 'nothing expected', empty_title: 'Add the first host',
+    no_outlook: 'nothing expected', learning: 'still learning, no forecast yet', learning_some: '{n} of {all} series still learning', not_asked: 'no rule looks ahead here', empty_title: 'Add the first host',
     empty_text: 'Run one command on each host that has Docker. It starts a small read-only agent container; the host appears here within a minute.',
     open_incidents: 'Open incidents',
   },
@@ -126,7 +126,8 @@ export default {
   event: { start: 'started', die: 'ended with code {code}', oom: 'process killed for want of memory', health: 'health check: {health}', destroy: 'removed', stop: 'asked to stop' },
   health: { 0: 'healthy', 1: 'starting', 2: 'unhealthy' },
   transition: { warned: 'Warning', alarmed: 'Alarm', resolved: 'Resolved' },
-  delivery: { queued: 'to be sent', sent: 'delivered', failed: 'failed', muted: 'not sent, off' },
+  delivery: { queued: 'to be sent', sent: 'delivered', failed: 'failed', muted: 'not sent' },
+  muted: { channel_off: 'the channel is switched off', rule_off: 'the rule does not send', below_severity: 'below the channel’s severity', beginning_not_sent: 'its beginning was not sent here either' },
   sending: {
     title: 'Sending', rules: 'Rules', rules_text: 'A rule finds incidents; it tells the channels only while sending is on.',
     rule: 'Rule', looks: 'What it looks at', severity: 'Severity', judged: 'Judged', send: 'Sends', send_rule: 'Send incidents of “{name}”',

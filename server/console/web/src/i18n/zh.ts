@@ -48,7 +48,7 @@ export default {
     title: '主机', add: '接入主机', state: '状态', name: '主机', cpu: 'CPU', memory: '内存', disk: '最满的磁盘',
     outlook: '趋势预测', incidents: '事件', seen: '最近上报', containers: '{n} 个容器',
     filter: '筛选主机', no_match: '没有主机匹配“{text}”。',
-    no_outlook: '预计无异常', empty_title: '接入第一台主机',
+    no_outlook: '预计无异常', learning: '正在学习，暂无预测', learning_some: '{all} 条序列中 {n} 条仍在学习', not_asked: '没有规则对其预测', empty_title: '接入第一台主机',
     empty_text: '在每台装有 Docker 的主机上执行一条命令，启动一个只读的小型采集容器，一分钟内主机就会出现在这里。',
     open_incidents: '未恢复的事件',
   },
@@ -126,7 +126,8 @@ export default {
   event: { start: '启动', die: '退出，退出码 {code}', oom: '内存不足，进程被终止', health: '健康检查：{health}', destroy: '被删除', stop: '被要求停止' },
   health: { 0: '健康', 1: '启动中', 2: '不健康' },
   transition: { warned: '预警', alarmed: '告警', resolved: '恢复' },
-  delivery: { queued: '待发送', sent: '已送达', failed: '发送失败', muted: '未发送（关闭）' },
+  delivery: { queued: '待发送', sent: '已送达', failed: '发送失败', muted: '未发送' },
+  muted: { channel_off: '该通道已关闭', rule_off: '该规则未开启发送', below_severity: '低于该通道的级别', beginning_not_sent: '其开始时的消息未在此通道发送' },
   sending: {
     title: '通知', rules: '规则', rules_text: '规则负责发现事件；只有开启发送时才会通知各通道。',
     rule: '规则', looks: '监测内容', severity: '级别', judged: '启用', send: '发送', send_rule: '发送“{name}”的事件',

@@ -9,6 +9,7 @@
 pub mod agent;
 pub mod browser;
 pub mod chat;
+pub mod daemon;
 pub mod database;
 pub mod engine;
 pub mod filesystem;

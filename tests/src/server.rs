@@ -1,17 +1,17 @@
 //! `forewarn-server` as a process: its settings file, its two addresses, the password that it
 //! prints at the first start, its API. It can be killed, stopped and started again on its data.
 
+use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use crate::daemon::Daemon;
 use crate::database::Store;
-use crate::folder::Folder;
 use crate::http::{Answer, Client};
-use crate::process::Process;
 use crate::program::program;
 use crate::{free_port, wait_until};
 
@@ -24,11 +24,23 @@ const SAYING_PATIENCE: Duration = Duration::from_secs(20);
 /// A server under test.
 #[derive(Debug)]
 pub struct Server {
-    process: Option<Process>,
-    settings: toml::Table,
+    daemon: Daemon,
     console_port: u16,
     agent_port: u16,
-    folder: Folder,
+}
+
+impl Deref for Server {
+    type Target = Daemon;
+
+    fn deref(&self) -> &Daemon {
+        &self.daemon
+    }
+}
+
+impl DerefMut for Server {
+    fn deref_mut(&mut self) -> &mut Daemon {
+        &mut self.daemon
+    }
 }
 
 /// A session of the console's API.
@@ -53,16 +65,14 @@ impl Server {
     /// # Errors
     /// When the TOML is malformed or no port can be had.
     pub fn new(store: &Store, settings: &str) -> Result<Self> {
-        let folder = Folder::new("server")?;
+        let mut daemon = Daemon::new("server", settings)?;
         let (console_port, agent_port) = (free_port()?, free_port()?);
-        let mut table: toml::Table = settings.parse().context("the test's own settings")?;
-        set(&mut table, "data_dir", folder.join("data").display().to_string());
-        set(&mut table, "database.url", store.url());
-        set(&mut table, "console.listen", format!("127.0.0.1:{console_port}"));
-        set(&mut table, "https.listen", format!("0.0.0.0:{agent_port}"));
+        daemon.change("database.url", store.url());
+        daemon.change("console.listen", format!("127.0.0.1:{console_port}"));
+        daemon.change("https.listen", format!("0.0.0.0:{agent_port}"));
         // The chat room of the tests is on loopback.
-        set(&mut table, "notify.allow_loopback", true);
-        Ok(Self { process: None, settings: table, console_port, agent_port, folder })
+        daemon.change("notify.allow_loopback", true);
+        Ok(Self { daemon, console_port, agent_port })
     }
 
     /// Starts it (again) on the same data, addresses and settings, and waits until it is healthy.
@@ -72,8 +82,7 @@ impl Server {
     pub fn restart(&mut self) -> Result<()> {
         self.launch()?;
         let client = Client::new(&self.console_url())?;
-        let process = self.process.as_mut().context("just launched")?;
-        process.wait_until("a healthy server", START_PATIENCE, || {
+        self.process()?.wait_until("a healthy server", START_PATIENCE, || {
             Ok(client.get("/api/v1/health").ok().filter(|answer| answer.status == 200))
         })?;
         Ok(())
@@ -84,44 +93,9 @@ impl Server {
     /// # Errors
     /// When it is not built.
     pub fn launch(&mut self) -> Result<()> {
-        let config = self.folder.write("server.toml", self.settings.to_string())?;
         let mut command = Command::new(program("forewarn-server")?);
-        command.arg("run").arg("--config").arg(config).arg("--local-agent-token").arg(self.token_file());
-        self.process = Some(Process::start("forewarn-server", &command, &self.folder.join("server.log"))?);
-        Ok(())
-    }
-
-    /// The running process.
-    ///
-    /// # Errors
-    /// When it was stopped.
-    pub fn process(&mut self) -> Result<&mut Process> {
-        self.process.as_mut().context("the server does not run")
-    }
-
-    /// SIGKILL.
-    ///
-    /// # Errors
-    /// When it does not run.
-    pub fn kill(&mut self) -> Result<()> {
-        self.process()?.kill()?;
-        self.process = None;
-        Ok(())
-    }
-
-    /// SIGTERM, and its exit status.
-    ///
-    /// # Errors
-    /// When it does not run or does not stop.
-    pub fn stop(&mut self) -> Result<ExitStatus> {
-        let status = self.process()?.stop()?;
-        self.process = None;
-        Ok(status)
-    }
-
-    /// Changes one setting (`a.b` for a key in a table) for the next start.
-    pub fn change(&mut self, key: &str, value: impl Into<toml::Value>) {
-        set(&mut self.settings, key, value);
+        command.arg("run").arg("--config").arg(self.daemon.config()?).arg("--local-agent-token").arg(self.token_file());
+        self.daemon.start(&command)
     }
 
     /// Where the console is.
@@ -139,13 +113,7 @@ impl Server {
     /// The file with the one-time token for a first agent.
     #[must_use]
     pub fn token_file(&self) -> PathBuf {
-        self.folder.join("agent-token")
-    }
-
-    /// Everything it logged, over all starts.
-    #[must_use]
-    pub fn log_text(&self) -> String {
-        std::fs::read_to_string(self.folder.join("server.log")).unwrap_or_default()
+        self.daemon.folder().join("agent-token")
     }
 
     /// The administrator's password, printed at the first start only.
@@ -235,17 +203,4 @@ impl Session {
 pub fn password_in(text: &str) -> Option<String> {
     let (_, password) = text.lines().find_map(|line| line.trim_start().strip_prefix("login ")?.rsplit_once(": "))?;
     Some(password.trim().to_owned())
-}
-
-/// Sets `a.b.c`, making the tables on the way.
-pub(crate) fn set(table: &mut toml::Table, key: &str, value: impl Into<toml::Value>) {
-    match key.split_once('.') {
-        None => _ = table.insert(key.to_owned(), value.into()),
-        Some((first, rest)) => {
-            let inner = table.entry(first.to_owned()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-            if let toml::Value::Table(inner) = inner {
-                set(inner, rest, value);
-            }
-        }
-    }
 }

@@ -7,6 +7,7 @@ mod judge;
 mod learn;
 mod settings;
 mod slow;
+mod standing;
 
 use std::collections::VecDeque;
 
@@ -17,6 +18,8 @@ use crate::series::{Closed, Gridder};
 use judge::{Scratch, Verdict, judge};
 use learn::Memory;
 pub use settings::{MODEL_VERSION, Model, ModelError, WINDOW_BUCKETS_MAX};
+use standing::Judged;
+pub use standing::Standing;
 
 const DAY_MS: i64 = 86_400_000;
 /// Past states kept per horizon: closer ones tell nothing new.
@@ -46,9 +49,7 @@ pub struct State {
     /// Bucket number of the last heavy fit, and what it expects.
     slow: Option<(i64, Option<slow::Course>)>,
     closed_ms: i64,
-    warning: bool,
-    /// Evidence for a warning that is not given yet.
-    evidence: f64,
+    standing: Standing,
     verdict: Verdict,
 }
 
@@ -125,8 +126,7 @@ impl State {
             scratch: Scratch::default(),
             slow: None,
             closed_ms: 0,
-            warning: false,
-            evidence: 0.0,
+            standing: Standing::default(),
             verdict: Verdict::default(),
         }
     }
@@ -148,14 +148,26 @@ impl State {
     /// Whether a warning stands.
     #[must_use]
     pub fn warned(&self) -> bool {
-        self.warning
+        self.standing.warning
     }
 
-    /// Lets a warning stand that was given before this state was rebuilt.
+    /// What would be lost if this state were learnt anew from the retained window.
     #[must_use]
-    pub fn with_warning(mut self, standing: bool) -> Self {
-        self.warning = standing;
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// Carries on from what stood before this state was rebuilt.
+    #[must_use]
+    pub fn with_standing(mut self, standing: Standing) -> Self {
+        self.standing = standing;
         self
+    }
+
+    /// Lets a warning stand that was given before this state was rebuilt, when no more is known.
+    #[must_use]
+    pub fn with_warning(self, standing: bool) -> Self {
+        self.with_standing(Standing::of_warning(standing))
     }
 
     /// Points that came too late for their bucket, or were unusable, so far.
@@ -166,7 +178,7 @@ impl State {
 
     /// Whether the newest bucket has a sample and is over.
     fn is_over(&self, threshold: f64) -> bool {
-        self.window.age == 0 && self.window.last_value.is_some_and(|value| value >= threshold)
+        mean_is_over(&self.window, threshold)
     }
 
     fn take(&mut self, bucket: Closed, threshold: Option<f64>, model: &Model) {
@@ -183,12 +195,19 @@ impl State {
         }
         let Some(threshold) = threshold else { return };
         if void || self.memory.len() < buckets_needed(self.memory.horizon, model) {
+            self.standing.lapse();
+            return;
+        }
+        let over = mean_is_over(&self.window, threshold);
+        if !over && self.window.missing_ratio(gap_buckets(self.memory.horizon)) > model.gap_ratio_max {
+            self.standing.lapse();
             return;
         }
         self.refit(number);
         let course = self.slow.as_ref().and_then(|s| s.1.as_ref());
         self.verdict = judge(&self.memory, course, threshold, model, &mut self.scratch);
-        self.confirm(model);
+        let judged = Judged { number, probability: self.verdict.probability, over };
+        self.standing.confirm(judged, self.memory.horizon, self.memory.len(), model);
     }
 
     /// Refits the heavy expert at fixed bucket numbers, from the data up to that bucket, so that it
@@ -224,23 +243,15 @@ impl State {
             }
         }
     }
+}
 
-    /// A warning needs evidence from several evaluations to start and a much lower probability to end.
-    fn confirm(&mut self, model: &Model) {
-        let p = self.verdict.probability;
-        if self.warning {
-            if p < model.off_probability {
-                self.warning = false;
-                self.evidence = 0.0;
-            }
-            return;
-        }
-        self.evidence = (self.evidence + p - model.evidence_from).max(0.0);
-        self.warning = self.evidence >= model.evidence_needed && p >= model.on_probability;
-        if self.warning {
-            self.evidence = 0.0;
-        }
-    }
+/// Whether the newest bucket has a sample and is over.
+fn mean_is_over(window: &Window, threshold: f64) -> bool {
+    window.age == 0 && window.last_value.is_some_and(|value| value >= threshold)
+}
+
+fn gap_buckets(horizon: usize) -> usize {
+    GAP_BUCKETS_MIN.max(2 * horizon)
 }
 
 fn empty_memory(horizon_ms: i64, model: &Model) -> Memory {
@@ -312,7 +323,7 @@ fn advance(
     let cut_at = newest - newest.rem_euclid(CUT_EVERY_BUCKETS);
     let oldest_ms = cut_at.saturating_sub(model.window_buckets as i64).saturating_mul(step_ms);
     if state.horizon_ms != horizon_ms || (state.closed_ms != 0 && state.closed_ms <= oldest_ms) {
-        state = State::new(horizon_ms, model).with_warning(state.warning);
+        state = State::new(horizon_ms, model).with_standing(state.standing);
     }
     let mut points: Vec<(i64, f64)> =
         new_points.iter().copied().filter(|p| p.0 > oldest_ms && p.0 <= now_ms.saturating_add(step_ms)).collect();
@@ -348,7 +359,7 @@ fn refusal(state: &State, threshold: f64, now_ms: i64, model: &Model) -> Option<
     if state.memory.len() < need {
         return Some(Reason::TooShort { have_ms: state.memory.len() as i64 * step_ms, need_ms: need as i64 * step_ms });
     }
-    let missing_ratio = state.window.missing_ratio(GAP_BUCKETS_MIN.max(2 * state.memory.horizon));
+    let missing_ratio = state.window.missing_ratio(gap_buckets(state.memory.horizon));
     if missing_ratio > model.gap_ratio_max {
         return Some(Reason::TooManyGaps { missing_ratio, limit_ratio: model.gap_ratio_max });
     }
@@ -363,7 +374,7 @@ fn answer(state: &State, threshold: f64, now_ms: i64, model: &Model) -> Forecast
     let outcome = match reason {
         Some(reason) => Answer::NoForecast { reason },
         None if state.is_over(threshold) => Answer::Breached,
-        None if state.warning => Answer::Warning {
+        None if state.standing.warning => Answer::Warning {
             probability: v.probability,
             earliest_ms: at(v.ahead_range.0),
             likely_ms: at(v.ahead),
@@ -374,7 +385,7 @@ fn answer(state: &State, threshold: f64, now_ms: i64, model: &Model) -> Forecast
     let said = reason.is_none();
     Forecast {
         state: outcome,
-        warned: state.warning,
+        warned: state.standing.warning,
         probability: if said { v.probability } else { 0.0 },
         at_ms: state.closed_ms,
         value: state.memory.now.level,

@@ -30,6 +30,9 @@ pub struct Model {
     /// Sum of probability above `evidence_from` before a warning starts: one sure bucket does not
     /// suffice, three likely ones do.
     pub evidence_needed: f64,
+    /// How much surer, in log odds, a series must be whose own warnings were false: times the
+    /// logarithm of false over true ones.
+    pub doubt: f64,
     /// Weight of the present trend against the record, in horizons.
     pub prior_horizons: f64,
     /// How sharply better experts are preferred.
@@ -62,9 +65,10 @@ impl Default for Model {
             close_after_ms: crate::series::CLOSE_AFTER_MS,
             window_buckets: 4032,
             on_probability: 0.60,
-            off_probability: 0.30,
+            off_probability: 0.25,
             evidence_from: 0.40,
             evidence_needed: 0.65,
+            doubt: 0.2,
             prior_horizons: 1.0,
             selection_power: 4.0,
             halflife_ms: 4 * 86_400_000,
@@ -109,6 +113,7 @@ impl Model {
             ("off_probability", (0.0..=self.on_probability).contains(&self.off_probability)),
             ("evidence_from", (0.0..1.0).contains(&self.evidence_from)),
             ("evidence_needed", (0.0..=100.0).contains(&self.evidence_needed)),
+            ("doubt", (0.0..=10.0).contains(&self.doubt)),
             ("prior_horizons", (0.01..=1000.0).contains(&self.prior_horizons)),
             ("selection_power", (0.0..=32.0).contains(&self.selection_power)),
             ("halflife_ms", self.halflife_ms >= self.step_ms),

@@ -130,6 +130,8 @@ impl Signals {
 enum Event {
     /// A tick, a look at the logs or a push is due.
     Timer,
+    /// A followed log was written to.
+    Written,
     /// The engine's room tells something.
     Engine(Notice),
     /// A push ended.
@@ -163,7 +165,6 @@ struct Agent {
     checkpoint: Checkpoint,
     vitals: Vitals,
     rows: Vec<Row>,
-    next_poll_ms: i64,
     /// Wall clock of the next tick.
     next_tick_ms: i64,
     last_early_ms: i64,
@@ -199,6 +200,7 @@ impl Agent {
                 tracing::error!(%error, "the stored keyword rules are not used");
             }
         }
+        tailer.set_interval(i64::try_from(settings.log.poll_interval_ms)?);
         let host_id = identity.host;
         let link = Link::new(identity, &settings.server.urls, &settings.server.proxy)?;
         let interval_ms = i64::try_from(settings.sample_interval_ms)?;
@@ -220,7 +222,6 @@ impl Agent {
             is_stale: false,
             tailer,
             checkpoint,
-            next_poll_ms: 0,
             vitals: Vitals::new(host_entity),
             rows: Vec::new(),
             next_tick_ms: next_multiple(clock::wall_ms(), interval_ms),
@@ -237,6 +238,7 @@ impl Agent {
             _ = signals.terminate.recv() => Event::Stop,
             _ = signals.interrupt.recv() => Event::Stop,
             () = timer => Event::Timer,
+            () = self.tailer.written() => Event::Written,
             Some(notice) = heard.recv() => Event::Engine(notice),
             outcome = pending(&mut self.push) => Event::Pushed(outcome),
             config = pending(&mut self.config) => Event::Configured(config),
@@ -250,7 +252,7 @@ impl Agent {
         let push =
             if self.push.is_none() && self.spool.len() > 0 { self.pacing.not_before_ms() - boot_ms } else { i64::MAX };
         let early = if self.is_urgent() { self.last_early_ms + self.early_ms() - boot_ms } else { i64::MAX };
-        tick.min(push).min(early).min(self.next_poll_ms - boot_ms).max(0)
+        tick.min(push).min(early).min(self.tailer.due_ms() - boot_ms).max(0)
     }
 
     fn interval_ms(&self) -> i64 {
@@ -262,7 +264,7 @@ impl Agent {
         let now = Moment { wall_ms: clock::wall_ms(), boot_ms: clock::boot_ms() };
         match event {
             Event::Stop => return false,
-            Event::Timer => {}
+            Event::Timer | Event::Written => {}
             Event::Engine(notice) => self.on_notice(notice, now),
             Event::Pushed(outcome) => self.on_pushed(&outcome, now),
             Event::Configured(config) => self.on_configured(config, now),
@@ -270,8 +272,8 @@ impl Agent {
         if self.is_stale {
             self.hand_on();
         }
-        if now.boot_ms >= self.next_poll_ms {
-            self.poll_logs(now);
+        if now.boot_ms >= self.tailer.due_ms() {
+            self.tailer.look(now.wall_ms, now.boot_ms);
         }
         if now.wall_ms >= self.next_tick_ms || self.next_tick_ms - now.wall_ms > self.interval_ms() {
             self.tick(now);
@@ -285,12 +287,7 @@ impl Agent {
         if let Notice::Fed { id, piece } = &notice {
             return self.tailer.feed(id, piece, now.wall_ms);
         }
-        if matches!(notice, Notice::Synced(_) | Notice::Changed(_)) {
-            self.is_stale = true;
-        }
-        if matches!(notice, Notice::Removed { .. }) {
-            // What its log ended with is read before the container is forgotten.
-            self.tailer.poll(now.wall_ms);
+        if matches!(notice, Notice::Synced(_) | Notice::Changed(_) | Notice::Removed { .. }) {
             self.is_stale = true;
         }
         let is_first = matches!(notice, Notice::Synced(_));
@@ -306,19 +303,11 @@ impl Agent {
     /// Hands the engine's table on to sampler, tailer and dictionary.
     fn hand_on(&mut self) {
         self.is_stale = false;
-        // A log is opened at once, or at once read to its end: a container may be gone before the next look.
-        self.next_poll_ms = 0;
         self.containers.set_targets(self.workloads.targets());
         self.tailer.set_sources(self.workloads.sources(&self.settings.log));
         for entity in self.workloads.entities() {
             self.assembly.describe(entity);
         }
-    }
-
-    fn poll_logs(&mut self, now: Moment) {
-        let has_more = self.tailer.poll(now.wall_ms);
-        let pause_ms = i64::try_from(self.settings.log.poll_interval_ms).unwrap_or(i64::MAX);
-        self.next_poll_ms = if has_more { now.boot_ms } else { now.boot_ms + pause_ms };
     }
 
     fn is_urgent(&self) -> bool {
@@ -349,7 +338,7 @@ impl Agent {
         self.workloads.state_rows(&mut rows);
         let workloads = &mut self.workloads;
         self.tailer.take_counts(|entity, counts| workloads.log_rows(entity, counts, &mut rows));
-        rows.push(self.vitals.sample(self.spool.bytes(), self.spool.dropped()));
+        rows.push(self.vitals.sample(self.spool.bytes(), self.spool.dropped(), self.tailer.unwatched()));
         self.assembly.add_tick(at, &rows);
         self.rows = rows;
         let ticks_per_block = i64::try_from(self.settings.block_interval_ms).unwrap_or(i64::MAX) / interval_ms;

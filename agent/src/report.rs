@@ -241,6 +241,20 @@ pub(crate) async fn check(settings: &Settings) {
             LogWay::None => bad(format!("log of {} (driver {})", instance.name, instance.log_driver)),
         }
     }
+    let files = seen.instances.iter().filter_map(|instance| match &instance.log {
+        LogWay::File(path) => Some(path.as_path()),
+        _ => None,
+    });
+    let watching = tailer::try_watching(files);
+    match watching.refusal {
+        None => good(format!("{} log files, the kernel tells when they are written to", watching.watched)),
+        Some(why) => bad(format!(
+            "notices for {} of {} log files, these are looked at every {} ms: {why}",
+            watching.unwatched,
+            watching.unwatched + watching.watched,
+            log.poll_interval_ms
+        )),
+    }
     println!("keywords");
     match Tailer::new(&settings.keywords, &settings.masks, None) {
         Ok(_) => good(format!("{} rules of the settings, until the server sends its own", settings.keywords.len())),

@@ -7,7 +7,8 @@ use forewarn_common::metric::Id;
 
 use crate::sampler::{Row, Shape, own_cost};
 
-const METRICS: [Id; 5] = [Id::AgentCpu, Id::AgentRss, Id::SpoolBytes, Id::SpoolDropped, Id::LateTicks];
+const METRICS: [Id; 6] =
+    [Id::AgentCpu, Id::AgentRss, Id::SpoolBytes, Id::SpoolDropped, Id::LateTicks, Id::UnwatchedLogs];
 
 /// What the agent counts of itself.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ impl Vitals {
     }
 
     /// One sample; `dropped` counts blocks since the start.
-    pub(crate) fn sample(&mut self, spool_bytes: u64, dropped: u64) -> Row {
+    pub(crate) fn sample(&mut self, spool_bytes: u64, dropped: u64, unwatched_logs: usize) -> Row {
         let (cpu_us, resident) = own_cost();
         let before = std::mem::replace(&mut self.cpu_us, cpu_us);
         let spent = cpu_us.zip(before).map(|(now, before)| now.saturating_sub(before) as f64 / 1000.0);
@@ -43,6 +44,7 @@ impl Vitals {
             spool_bytes as f64,
             newly_dropped as f64,
             std::mem::take(&mut self.late_ticks) as f64,
+            unwatched_logs as f64,
         ];
         Row { entity: self.entity, shape: Rc::clone(&self.shape), values }
     }

@@ -352,6 +352,16 @@ fn containers_are_discovered_sampled_followed_and_counted_once_through_kills_and
         })
     });
 
+    // The limit is lowered for a user namespace of its own, not for the machine.
+    let check = |watches: u32| {
+        let script =
+            format!("echo {watches} > /proc/sys/user/max_inotify_watches && exec {AGENT} check --config \"$0\"");
+        run(Command::new("unshare").args(["--user", "--map-root-user", "sh", "-c", &script]).arg(engine.settings()))
+    };
+    let blind = "MISSING  notices for 1 of 2 log files, these are looked at every 200 ms: fs.inotify.max_user_watches";
+    assert!(check(1).contains(blind), "{}", check(1));
+    assert!(check(9).contains("2 log files, the kernel tells when they are written to"), "{}", check(9));
+
     let health = ["--health-cmd", "exit 1", "--health-interval", "1s", "--health-retries", "1"];
     engine.start_container("sick", &health, "sleep 600");
     engine.start_container("greedy", &["-m", "8m"], "tail /dev/zero");

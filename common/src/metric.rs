@@ -158,6 +158,7 @@ catalogue! {
     SpoolBytes = 102, "agent_spool_bytes", Gauge, Bytes, -2, false, "Unsent blocks on disk.";
     SpoolDropped = 103, "agent_dropped_blocks", Increment, Count, 0, false, "Blocks dropped because the spool was full.";
     LateTicks = 104, "agent_late_ticks", Increment, Count, 0, false, "Samples that were skipped because the host was too busy.";
+    UnwatchedLogs = 105, "agent_unwatched_logs", Gauge, Count, 0, false, "Log files that the kernel does not tell about and that are looked at once a second.";
 }
 
 #[cfg(test)]

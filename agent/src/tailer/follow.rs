@@ -1,4 +1,4 @@
-//! Follows one log file by polling a held descriptor: growth, rotation by rename, rotation by truncation.
+//! Follows one log file by a held descriptor: growth, rotation by rename, rotation by truncation.
 //!
 //! A position is inode, offset and a fingerprint of the file's first bytes, so that a file is known again under
 //! another name, and a truncated one is not taken for itself.
@@ -6,9 +6,10 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use memchr::{memchr, memchr_iter, memrchr};
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::frame::{Format, Joiner, Line, Record, SPLIT_BYTES};
@@ -132,6 +133,11 @@ impl Follower {
         self.marked
     }
 
+    /// The file that is held, and what tells it from others.
+    pub(super) fn held(&self) -> Option<(&File, (u64, u64))> {
+        self.open.as_ref().map(|open| (&open.file, (open.at.device, open.at.inode)))
+    }
+
     #[cfg(test)]
     pub(super) fn held_bytes(&self) -> usize {
         self.joiner.held_bytes()
@@ -168,7 +174,7 @@ impl Follower {
 
     /// Opens the file for the first time. `false` while there is none.
     fn open_first(&mut self, progress: &mut Progress) -> bool {
-        let Ok(file) = File::open(&self.path) else { return false };
+        let Ok(file) = open_log(&self.path) else { return false };
         let open = match self.begin {
             // A new log may have rotated before the first look: its oldest file comes first.
             Begin::Start => Open::new(self.rotated().last().map_or(file, |(_, oldest)| oldest), 0),
@@ -200,7 +206,7 @@ impl Follower {
         (1..=ROTATED_MAX).map_while(|number| {
             let mut name = self.path.as_os_str().to_owned();
             name.push(format!(".{number}"));
-            File::open(PathBuf::from(name)).ok().map(|file| (number, file))
+            open_log(&PathBuf::from(name)).ok().map(|file| (number, file))
         })
     }
 
@@ -218,7 +224,7 @@ impl Follower {
             self.settled_at = is_settled.then_some(changed_at);
             return None;
         }
-        let current = File::open(&self.path).ok()?;
+        let current = open_log(&self.path).ok()?;
         // Between two looks a log may rotate more than once: the one made right after the held one is next.
         let mut newer = None;
         for (_, file) in self.rotated() {
@@ -292,7 +298,7 @@ impl Follower {
     }
 
     /// The held file is left for good: what it ends with is a line.
-    fn finish(&mut self, sink: &mut dyn Sink) {
+    pub(super) fn finish(&mut self, sink: &mut dyn Sink) {
         let Some(open) = &self.open else { return };
         let mut tail = vec![0; CHUNK_BYTES];
         let got = open.file.read_at(&mut tail, open.read).unwrap_or(0);
@@ -387,6 +393,13 @@ fn take_record(
     if let Some(line) = joiner.add(&record, from) {
         sink.see(&Seen { line: &line, file, rest: rest.unwrap_or_default() });
     }
+}
+
+/// Opens a log. A name may have become a link, a pipe or a device since it was chosen: none of them is read.
+pub(super) fn open_log(path: &Path) -> io::Result<File> {
+    let how = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::from(rustix::fs::open(path, how, Mode::empty())?);
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no regular file")) }
 }
 
 impl Open {

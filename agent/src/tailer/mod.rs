@@ -7,11 +7,12 @@ mod follow;
 mod frame;
 mod mask;
 mod matcher;
+mod wake;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use forewarn_common::block::{KeywordHit, LogSample};
 use forewarn_common::id::EntityId;
@@ -24,6 +25,7 @@ pub(crate) use frame::Format;
 use frame::{Joiner, Record};
 use mask::Masks;
 pub(crate) use matcher::{Matcher, RuleError};
+use wake::Wake;
 
 /// Bytes that one look takes from one file, and from all: a log storm must not hold up the sampler.
 const SOURCE_BYTES_A_POLL: u64 = 4 << 20;
@@ -33,6 +35,14 @@ const SAMPLES_A_DAY_MAX: u32 = 200;
 const DAY_MS: i64 = 86_400_000;
 /// Read back from a hit for the lines before it.
 const CONTEXT_BYTES: u64 = 64 << 10;
+/// Between two looks at everything, watched or not: a notice may be lost on a filesystem that gives none.
+const LOOK_ALL_MS: i64 = 30_000;
+/// A look that took more than this is followed by the next one sooner: the log may rotate under the reader.
+const BUSY_BYTES: u64 = 1 << 20;
+/// How much sooner.
+const BUSY_SHARE: i64 = 8;
+/// Looks in vain at the log of a container that has ended before it is let go.
+const LAST_LOOKS: u8 = 2;
 /// A position of each of this many logs is kept.
 const POSITIONS_MAX: usize = 8192;
 
@@ -86,6 +96,47 @@ struct Tracked {
     fed: Joiner,
     /// Read to its end and not written to any more: not looked at until its container runs again.
     is_asleep: bool,
+    /// Something may be there to read.
+    is_dirty: bool,
+    /// Its container is no more: read to its end, then forgotten.
+    is_leaving: bool,
+    /// Looks in vain since its container ended.
+    last_looks: u8,
+    /// The watch on the file that the follower holds.
+    watch: Option<Watched>,
+}
+
+/// A watch of the kernel on one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Watched {
+    mark: i32,
+    file: (u64, u64),
+}
+
+/// When to look, on the clock that never jumps.
+#[derive(Debug)]
+struct Pace {
+    /// Between two looks at what is written to all the time, and at what cannot be watched.
+    interval_ms: i64,
+    /// Nobody is woken by what is written before this.
+    quiet_until_ms: i64,
+    /// Something was written of late: look again when the quiet ends.
+    is_gathering: bool,
+    unwatched_at_ms: i64,
+    all_at_ms: i64,
+    /// Look at once.
+    is_due: bool,
+}
+
+/// How the files are watched.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Watching {
+    /// Files that the kernel tells about.
+    pub(crate) watched: usize,
+    /// Files that have to be looked at.
+    pub(crate) unwatched: usize,
+    /// Why the last one of these is not watched.
+    pub(crate) refusal: Option<String>,
 }
 
 /// Follows all logs.
@@ -98,6 +149,8 @@ pub(crate) struct Tailer {
     buffer: Vec<u8>,
     /// Where the next look begins, so that a storm in one log does not starve the others.
     turn: usize,
+    wake: Wake,
+    pace: Pace,
 }
 
 /// Matches and counts lines.
@@ -136,7 +189,20 @@ impl Tailer {
         };
         let earlier = checkpoint.and_then(|bytes| serde_json::from_slice::<Checkpoint>(bytes).ok());
         let earlier = earlier.map(|checkpoint| checkpoint.logs).unwrap_or_default();
-        Ok(Self { watch, tracked: Vec::new(), earlier, buffer: Vec::new(), turn: 0 })
+        let pace = Pace {
+            interval_ms: 1_000,
+            quiet_until_ms: 0,
+            is_gathering: false,
+            unwatched_at_ms: 0,
+            all_at_ms: 0,
+            is_due: true,
+        };
+        Ok(Self { watch, tracked: Vec::new(), earlier, buffer: Vec::new(), turn: 0, wake: Wake::new(), pace })
+    }
+
+    /// Looks at most this often at what is written to all the time.
+    pub(crate) fn set_interval(&mut self, interval_ms: i64) {
+        self.pace.interval_ms = interval_ms;
     }
 
     /// Uses other rules from the next line on.
@@ -162,48 +228,162 @@ impl Tailer {
         for source in sources {
             let known = before.remove(&source.id).filter(|log| log.source.path == source.path);
             let tracked = match known {
-                Some(log) => Tracked { is_asleep: log.is_asleep && !source.is_running, source, ..log },
+                Some(log) => Tracked {
+                    is_asleep: log.is_asleep && !source.is_running,
+                    is_dirty: log.is_dirty || log.source.is_running != source.is_running,
+                    is_leaving: false,
+                    last_looks: 0,
+                    source,
+                    ..log
+                },
                 None => {
                     let earlier = self.earlier.remove(&source.id).map(Begin::At);
                     let begin = earlier.unwrap_or(if source.is_old { Begin::End } else { Begin::Start });
                     let follower = source.path.clone().map(|path| Follower::new(path, source.format, begin));
-                    Tracked { source, follower, fed: Joiner::default(), is_asleep: false }
+                    Tracked {
+                        source,
+                        follower,
+                        fed: Joiner::default(),
+                        is_asleep: false,
+                        is_dirty: true,
+                        is_leaving: false,
+                        last_looks: 0,
+                        watch: None,
+                    }
                 }
             };
             self.watch.counts.entry(tracked.source.entity).or_default();
             self.tracked.push(tracked);
         }
+        for (_, log) in before {
+            // A removed log is still there for whoever holds it: what it ended with is read.
+            if log.follower.as_ref().is_some_and(|follower| follower.held().is_some()) {
+                self.tracked.push(Tracked { is_dirty: true, is_leaving: true, ..log });
+            } else if let Some(watched) = log.watch {
+                self.wake.forget(watched.mark);
+            }
+        }
+        self.pace.is_due = true;
         let tracked = &self.tracked;
-        self.watch.counts.retain(|entity, _| tracked.iter().any(|log| log.source.entity == *entity));
+        // What was counted of a log that is gone by now is taken first.
+        self.watch.counts.retain(|entity, counts| {
+            counts.bytes > 0 || counts.lines > 0 || tracked.iter().any(|log| log.source.entity == *entity)
+        });
         self.watch.sampled.retain(|entity, _| tracked.iter().any(|log| log.source.entity == *entity));
     }
 
-    /// Reads what is new in all files. `true` when there is more than one look may take.
+    /// When [`Self::look`] is to be called though nothing was written, on the clock of `boot_ms`.
+    #[must_use]
+    pub(crate) fn due_ms(&self) -> i64 {
+        let pace = &self.pace;
+        if pace.is_due {
+            return 0;
+        }
+        let gathered = if pace.is_gathering { pace.quiet_until_ms } else { i64::MAX };
+        let is_blind = self.tracked.iter().any(Tracked::is_unwatched);
+        gathered.min(pace.all_at_ms).min(if is_blind { pace.unwatched_at_ms } else { i64::MAX })
+    }
+
+    /// Ends when a followed file was written to and may be looked at: [`Self::due_ms`] is over then.
+    pub(crate) async fn written(&mut self) {
+        if self.pace.is_gathering {
+            std::future::pending::<()>().await;
+        }
+        self.wake.written().await;
+        self.pace.is_due = true;
+    }
+
+    /// Reads what was written since the last look, of every file only so much that nothing else is held up.
+    pub(crate) fn look(&mut self, wall_ms: i64, boot_ms: i64) {
+        let touched = self.wake.take();
+        let all = touched.all || boot_ms >= self.pace.all_at_ms;
+        let unwatched = boot_ms >= self.pace.unwatched_at_ms;
+        for log in &mut self.tracked {
+            match log.watch {
+                Some(watched) => {
+                    log.is_dirty |= all || touched.marks.contains(&watched.mark);
+                    if touched.ended.contains(&watched.mark) {
+                        (log.watch, log.is_dirty) = (None, true);
+                    }
+                }
+                None => log.is_dirty |= all || unwatched,
+            }
+        }
+        let (bytes, more) = self.read_dirty(wall_ms);
+        let pace = &mut self.pace;
+        if all {
+            pace.all_at_ms = boot_ms + LOOK_ALL_MS;
+        }
+        if unwatched {
+            pace.unwatched_at_ms = boot_ms + pace.interval_ms;
+        }
+        let pause_ms = if bytes > BUSY_BYTES { pace.interval_ms / BUSY_SHARE } else { pace.interval_ms };
+        pace.quiet_until_ms = boot_ms + pause_ms;
+        pace.is_gathering = bytes > 0 || !touched.marks.is_empty() || self.tracked.iter().any(|log| log.is_dirty);
+        pace.is_due = more;
+    }
+
+    /// Looks at every file. `true` when there is more than one look may take.
+    #[cfg(test)]
     pub(crate) fn poll(&mut self, now_ms: i64) -> bool {
+        self.tracked.iter_mut().for_each(|log| log.is_dirty = true);
+        self.read_dirty(now_ms).1
+    }
+
+    /// Reads the files in which something may be: how many bytes, and whether there is more.
+    fn read_dirty(&mut self, now_ms: i64) -> (u64, bool) {
         let (mut left, mut more) = (BYTES_A_POLL, false);
         let count = self.tracked.len();
         for step in 0..count {
             let Some(log) = self.tracked.get_mut((self.turn + step) % count) else { continue };
-            let (Some(follower), watch, false) = (&mut log.follower, &mut self.watch, log.is_asleep) else { continue };
+            if log.is_asleep || !log.is_dirty {
+                continue;
+            }
             if left == 0 {
                 self.turn = (self.turn + step) % count;
-                return true;
+                more = true;
+                break;
             }
+            let Some(follower) = &mut log.follower else { continue };
             let (entity, format) = (log.source.entity, log.source.format);
-            let mut lines = LogLines { watch, entity, format, now_ms };
+            let mut lines = LogLines { watch: &mut self.watch, entity, format, now_ms };
             let progress = follower.poll(&mut self.buffer, left.min(SOURCE_BYTES_A_POLL), now_ms, &mut lines);
-            let watch = &mut self.watch;
-            let counts = watch.counts.entry(entity).or_default();
+            if log.is_leaving && !progress.more {
+                follower.finish(&mut lines);
+                follower.let_go();
+            }
+            let counts = self.watch.counts.entry(entity).or_default();
             counts.bytes += progress.bytes;
             counts.lost_bytes += progress.lost_bytes;
-            if !log.source.is_running && progress.bytes == 0 {
-                follower.let_go();
-                log.is_asleep = true;
+            let is_new = log.keep_watch(&mut self.wake);
+            // What was written between reading and watching has no notice.
+            log.is_dirty = progress.more || is_new;
+            if !log.source.is_running && !log.is_leaving {
+                log.last_looks = if progress.bytes == 0 { log.last_looks + 1 } else { 0 };
+                log.is_dirty = true;
+                if log.last_looks >= LAST_LOOKS {
+                    log.sleep(&mut self.wake);
+                }
             }
             left = left.saturating_sub(progress.bytes);
             more |= progress.more;
         }
-        more
+        let mut left_any = false;
+        self.tracked.retain(|log| {
+            let has_left = log.is_leaving && log.follower.as_ref().is_none_or(|follower| follower.held().is_none());
+            left_any |= has_left;
+            !has_left
+        });
+        if left_any {
+            self.turn = 0;
+        }
+        (BYTES_A_POLL - left, more)
+    }
+
+    /// Files that the kernel does not tell about.
+    #[must_use]
+    pub(crate) fn unwatched(&self) -> usize {
+        self.tracked.iter().filter(|log| log.is_unwatched()).count()
     }
 
     /// Takes a piece of a log that only the engine's API can give.
@@ -260,6 +440,34 @@ impl Tailer {
     /// Forgets the positions of an earlier run whose logs are not among the sources: they are gone.
     pub(crate) fn forget_earlier(&mut self) {
         self.earlier.clear();
+    }
+}
+
+impl Tracked {
+    /// Whether nobody tells when its file is written to, or when it comes to be.
+    fn is_unwatched(&self) -> bool {
+        self.follower.is_some() && self.watch.is_none() && !self.is_asleep
+    }
+
+    /// Watches the file that is held by now. `true` when that one was not watched before.
+    fn keep_watch(&mut self, wake: &mut Wake) -> bool {
+        let held = self.follower.as_ref().and_then(Follower::held);
+        if self.watch.map(|watched| watched.file) == held.map(|(_, file)| file) {
+            return false;
+        }
+        if let Some(watched) = self.watch.take() {
+            wake.forget(watched.mark);
+        }
+        self.watch = held.and_then(|(file, id)| Some(Watched { mark: wake.watch(file)?, file: id }));
+        self.watch.is_some()
+    }
+
+    fn sleep(&mut self, wake: &mut Wake) {
+        if let Some(follower) = &mut self.follower {
+            follower.let_go();
+        }
+        self.keep_watch(wake);
+        (self.is_asleep, self.is_dirty) = (true, false);
     }
 }
 
@@ -382,6 +590,16 @@ impl Surroundings<'_> {
         }
         lines
     }
+}
+
+/// How files at these paths would be watched by now.
+#[must_use]
+pub(crate) fn try_watching<'a>(paths: impl Iterator<Item = &'a Path>) -> Watching {
+    let mut wake = Wake::new();
+    let files: Vec<File> = paths.filter_map(|path| follow::open_log(path).ok()).collect();
+    let watched = files.iter().filter(|file| wake.watch(file).is_some()).count();
+    let unwatched = files.len() - watched;
+    Watching { watched, unwatched, refusal: wake.refusal().filter(|_| unwatched > 0) }
 }
 
 /// Whether the log of the container `name` is wanted; `*` at either end of a pattern matches anything.

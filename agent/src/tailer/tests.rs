@@ -342,8 +342,9 @@ fn the_log_of_an_ended_container_is_let_go_and_goes_on_when_it_starts_again() {
     append(&path, b"1\n2\n");
     let ended = Source { is_running: false, ..source(&path, Format::Plain, false) };
     tailer.set_sources([ended]);
-    tailer.poll(0);
-    tailer.poll(0);
+    for _ in 0..=LAST_LOOKS {
+        tailer.poll(0);
+    }
     assert!(tailer.tracked[0].is_asleep);
     assert_eq!(counts(&mut tailer).lines, 2, "its last words were read");
     append(&path, b"3\n");
@@ -579,5 +580,165 @@ proptest! {
             prop_assert_eq!(counts(&mut tailer).bytes, fs::metadata(&path).unwrap().len());
         }
         let _ = Tailer::new(&[], &[], Some(&bytes)).unwrap();
+    }
+}
+
+/// What the loop does: looks when something is due, and says how often it looked at a file.
+struct Clock {
+    boot_ms: i64,
+}
+
+impl Clock {
+    /// Lets time pass to `boot_ms`; how often a look was due.
+    fn run_to(&mut self, tailer: &mut Tailer, boot_ms: i64) -> u32 {
+        let mut looks = 0;
+        while tailer.due_ms() <= boot_ms {
+            self.boot_ms = self.boot_ms.max(tailer.due_ms());
+            tailer.look(self.boot_ms, self.boot_ms);
+            looks += 1;
+            assert!(looks < 10_000, "it never rests");
+        }
+        self.boot_ms = boot_ms;
+        looks
+    }
+}
+
+/// Whether the loop is woken.
+async fn is_woken(tailer: &mut Tailer, patience_ms: u64) -> bool {
+    tokio::time::timeout(std::time::Duration::from_millis(patience_ms), tailer.written()).await.is_ok()
+}
+
+fn logs_in(dir: &Path, count: usize) -> Vec<Source> {
+    let logs = (0..count).map(|n| {
+        let path = dir.join(format!("{n}.log"));
+        append(&path, b"");
+        Source { id: format!("c{n}"), ..source(&path, Format::Plain, false) }
+    });
+    logs.collect()
+}
+
+#[tokio::test]
+async fn a_quiet_host_is_left_asleep_and_a_line_wakes_it_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = logs_in(dir.path(), 20);
+    let mut tailer = Tailer::new(&[], &[], None).unwrap();
+    tailer.set_sources(logs.clone());
+    let mut clock = Clock { boot_ms: 100_000 };
+    clock.run_to(&mut tailer, 103_000);
+    assert_eq!(tailer.unwatched(), 0);
+    assert!(clock.run_to(&mut tailer, 103_000 + 10 * LOOK_ALL_MS) <= 11, "nothing but the look at everything");
+    assert!(!is_woken(&mut tailer, 200).await, "nothing was written");
+    append(logs[7].path.as_ref().unwrap(), b"a line\n");
+    assert!(is_woken(&mut tailer, 5000).await, "a line was written");
+    assert_eq!(tailer.due_ms(), 0);
+    let now_ms = clock.boot_ms;
+    tailer.look(now_ms, now_ms);
+    assert_eq!(counts(&mut tailer).lines, 1);
+}
+
+#[tokio::test]
+async fn many_containers_that_print_a_little_wake_it_once_a_second() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = logs_in(dir.path(), 200);
+    let mut tailer = Tailer::new(&[], &[], None).unwrap();
+    tailer.set_sources(logs.clone());
+    let mut clock = Clock { boot_ms: 100_000 };
+    clock.run_to(&mut tailer, 103_000);
+    let (mut looks, mut taken) = (0, 0);
+    for step in 0..100 {
+        for log in logs.iter().skip(step % 10).step_by(10) {
+            append(log.path.as_ref().unwrap(), b"a little\n");
+        }
+        // The loop is woken only while nothing is being gathered.
+        looks += u32::from(is_woken(&mut tailer, 1).await);
+        looks += clock.run_to(&mut tailer, clock.boot_ms + 100);
+        tailer.take_counts(|_, counts| taken += counts.lines);
+    }
+    assert!(looks <= 14, "{looks} looks in ten seconds");
+    clock.run_to(&mut tailer, clock.boot_ms + 2000);
+    tailer.take_counts(|_, counts| taken += counts.lines);
+    assert_eq!(taken, 2000);
+}
+
+#[test]
+fn files_that_the_kernel_refuses_to_watch_are_looked_at_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = logs_in(dir.path(), 5);
+    let mut tailer = Tailer::new(&[], &[], None).unwrap();
+    tailer.wake.watches_max.set(2);
+    tailer.set_sources(logs.clone());
+    let mut clock = Clock { boot_ms: 100_000 };
+    clock.run_to(&mut tailer, 101_000);
+    assert_eq!(tailer.unwatched(), 3);
+    assert!(tailer.wake.refusal().unwrap().contains("max_user_watches is used up"));
+    logs.iter().for_each(|log| append(log.path.as_ref().unwrap(), b"x\n"));
+    clock.run_to(&mut tailer, 103_500);
+    assert_eq!(counts(&mut tailer).lines, 5, "those without a watch are looked at once a second");
+    // As soon as watches are free again, all are watched.
+    tailer.wake.watches_max.set(usize::MAX);
+    clock.run_to(&mut tailer, 106_000);
+    assert_eq!(tailer.unwatched(), 0);
+}
+
+#[tokio::test]
+async fn rotation_moves_the_watch_and_leaves_no_descriptor() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = logs_in(dir.path(), 1);
+    let path = logs[0].path.clone().unwrap();
+    let mut tailer = Tailer::new(&[], &[], None).unwrap();
+    tailer.set_sources(logs);
+    let mut clock = Clock { boot_ms: 100_000 };
+    clock.run_to(&mut tailer, 102_000);
+    let held = || {
+        let all = fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+        all.filter(|link| link.starts_with(dir.path())).count()
+    };
+    for round in 0..50 {
+        fs::rename(&path, dir.path().join("0.log.1")).unwrap();
+        append(&path, format!("round {round}\n").as_bytes());
+        assert!(is_woken(&mut tailer, 5000).await, "it rotated");
+        clock.run_to(&mut tailer, clock.boot_ms + 2000);
+        append(&path, b"more\n");
+        assert!(is_woken(&mut tailer, 5000).await, "it was written to");
+        clock.run_to(&mut tailer, clock.boot_ms + 2000);
+    }
+    assert_eq!(counts(&mut tailer).lines, 100);
+    assert_eq!((held(), tailer.unwatched()), (1, 0));
+    fs::remove_file(&path).unwrap();
+    tailer.set_sources([]);
+    clock.run_to(&mut tailer, clock.boot_ms + 2000);
+    assert_eq!((held(), tailer.tracked.len()), (0, 0));
+}
+
+#[test]
+fn what_a_removed_container_said_last_is_counted_however_much_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = logs_in(dir.path(), 1);
+    let path = logs[0].path.clone().unwrap();
+    let mut tailer = Tailer::new(&[], &[], None).unwrap();
+    tailer.set_sources(logs);
+    let mut clock = Clock { boot_ms: 100_000 };
+    clock.run_to(&mut tailer, 102_000);
+    append(&path, &b"sixteen bytes..\n".repeat(2 << 20));
+    append(&path, b"the last word has no end");
+    fs::remove_file(&path).unwrap();
+    tailer.set_sources([]);
+    clock.run_to(&mut tailer, 103_000);
+    tailer.set_sources([]);
+    assert_eq!(counts(&mut tailer).lines, (2 << 20) + 1);
+}
+
+#[test]
+fn links_pipes_and_devices_are_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    append(&at("secret"), b"root:x\n");
+    std::os::unix::fs::symlink(at("secret"), at("link")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", at("device")).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, at("pipe"), rustix::fs::Mode::RUSR).unwrap();
+    for name in ["link", "device", "pipe", "."] {
+        let mut tailer = tailer(&[], &at(name), Format::Plain);
+        assert!(!tailer.poll(0));
+        assert_eq!(counts(&mut tailer).bytes, 0, "{name} was read");
     }
 }

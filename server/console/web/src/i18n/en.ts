@@ -181,6 +181,6 @@ export default {
     pressure_cpu_some_ratio: 'Waiting for CPU', pressure_mem_some_ratio: 'Some waiting for memory', pressure_mem_full_ratio: 'All waiting for memory', pressure_io_some_ratio: 'Some waiting for disks', pressure_io_full_ratio: 'All waiting for disks',
     running: 'Running', restarts: 'Restarts', health: 'Health check', exit_code: 'Exit code', pids: 'Processes and threads',
     log_lines: 'Log lines', log_bytes: 'Log volume', log_hits: 'Keyword hits', log_lost_bytes: 'Log lost to rotation', log_cut_lines: 'Overlong log lines',
-    agent_cpu_ms: 'CPU time of the agent', agent_rss_bytes: 'Memory of the agent', agent_spool_bytes: 'Unsent data', agent_dropped_blocks: 'Blocks dropped', agent_late_ticks: 'Samples skipped',
+    agent_cpu_ms: 'CPU time of the agent', agent_rss_bytes: 'Memory of the agent', agent_spool_bytes: 'Unsent data', agent_dropped_blocks: 'Blocks dropped', agent_late_ticks: 'Samples skipped', agent_unwatched_logs: 'Log files without notices',
   },
 }

@@ -181,6 +181,6 @@ export default {
     pressure_cpu_some_ratio: '等待 CPU', pressure_mem_some_ratio: '部分任务等待内存', pressure_mem_full_ratio: '全部任务等待内存', pressure_io_some_ratio: '部分任务等待磁盘', pressure_io_full_ratio: '全部任务等待磁盘',
     running: '运行状态', restarts: '重启次数', health: '健康检查', exit_code: '退出码', pids: '进程和线程',
     log_lines: '日志行数', log_bytes: '日志量', log_hits: '关键字命中', log_lost_bytes: '轮转丢失的日志', log_cut_lines: '超长日志行',
-    agent_cpu_ms: '采集器 CPU 时间', agent_rss_bytes: '采集器内存', agent_spool_bytes: '未发送的数据', agent_dropped_blocks: '丢弃的数据块', agent_late_ticks: '跳过的采样',
+    agent_cpu_ms: '采集器 CPU 时间', agent_rss_bytes: '采集器内存', agent_spool_bytes: '未发送的数据', agent_dropped_blocks: '丢弃的数据块', agent_late_ticks: '跳过的采样', agent_unwatched_logs: '未监听的日志文件',
   },
 }

@@ -12,13 +12,24 @@ STATIC := RUSTFLAGS="-C target-feature=+crt-static"
 HOST  := $(shell rustc -vV | sed -n 's/^host: //p')
 
 .DEFAULT_GOAL := help
-.PHONY: help fuzz openapi run build test check machine house fmt fmt-check lint doc unit console console-test product images bundle
+.PHONY: help fuzz openapi run demo fleet bench-store build test check machine house fmt fmt-check lint doc unit console console-test product images bundle
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build ## Build everything, start a server and an agent of this host; Ctrl-C stops both (data in ./data)
 	@packaging/run-local.sh
+
+demo: build fleet ## Start a server and a simulated fleet with a few stories; Ctrl-C stops both (data in ./data/demo)
+	@packaging/run-demo.sh
+
+fleet:
+	$(STATIC) $(CARGO) build --locked --release --target $(HOST) -p forewarn-server --example fleet
+	@mkdir -p $(BIN)/examples
+	@ln -f target/$(HOST)/release/examples/fleet $(BIN)/examples/
+
+bench-store: build fleet ## What storing costs here: intake, merging, memory, bytes, on SQLite and MariaDB (needs mariadb-server)
+	@tests/bench-store.sh
 
 build: console ## Build the console and both static release binaries into target/release
 	$(STATIC) $(CARGO) build --locked --release --target $(HOST) -p forewarn-server

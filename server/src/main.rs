@@ -133,6 +133,7 @@ async fn open(place: &Where) -> anyhow::Result<(Settings, Seal, Store)> {
 async fn run(args: RunArgs) -> anyhow::Result<()> {
     telemetry::start();
     let (settings, key, store) = open(&args.place).await?;
+    store.set_cache_bytes(settings.store.cache_bytes);
     let now_ms = clock::wall_ms();
     seed_rules(&store).await?;
     let site = Site::open(&store, &key, &settings, now_ms).await?;

@@ -99,8 +99,8 @@ impl Jobs {
         for damage in &report.damaged {
             tracing::error!("a row was passed over by compaction: {damage}");
         }
-        if report.merges > 0 {
-            tracing::info!(?report, "pushed blocks were merged into hours");
+        if report.merges + report.folds > 0 {
+            tracing::info!(?report, "pushed blocks were merged into hours, sums into days and months");
         }
         Ok(())
     }
@@ -109,6 +109,8 @@ impl Jobs {
         let store = &self.settings.store;
         let retention = Retention {
             full_ms: i64::from(store.full_days) * DAY_MS,
+            day_ms: i64::from(store.day_tier_days) * DAY_MS,
+            month_ms: i64::from(store.month_tier_days) * DAY_MS,
             log_ms: i64::from(store.log_days) * DAY_MS,
             incident_ms: i64::from(store.incident_days) * DAY_MS,
         };

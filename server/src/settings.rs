@@ -120,12 +120,18 @@ pub struct Judge {
 pub struct Store {
     /// Days that samples are kept at full resolution.
     pub full_days: u32,
+    /// Days that sums of five minutes are kept.
+    pub day_tier_days: u32,
+    /// Days that sums of an hour are kept.
+    pub month_tier_days: u32,
     /// Days that keyword hits and engine events are kept.
     pub log_days: u32,
     /// Days that resolved incidents are kept.
     pub incident_days: u32,
     /// How often blocks are compacted.
     pub compact_every_ms: i64,
+    /// Bytes of merged rows that are kept in memory for reading them again.
+    pub cache_bytes: usize,
 }
 
 /// `[notify]`
@@ -201,7 +207,15 @@ impl Default for Judge {
 
 impl Default for Store {
     fn default() -> Self {
-        Self { full_days: 35, log_days: 90, incident_days: 400, compact_every_ms: 600_000 }
+        Self {
+            full_days: 14,
+            day_tier_days: 400,
+            month_tier_days: 1826,
+            log_days: 90,
+            incident_days: 400,
+            compact_every_ms: 600_000,
+            cache_bytes: 32 << 20,
+        }
     }
 }
 
@@ -335,12 +349,17 @@ impl RawSettings {
         }
         for (key, got) in [
             ("store.full_days", self.store.full_days),
+            ("store.day_tier_days", self.store.day_tier_days),
+            ("store.month_tier_days", self.store.month_tier_days),
             ("store.log_days", self.store.log_days),
             ("store.incident_days", self.store.incident_days),
         ] {
             if !(1..=3650).contains(&got) {
                 return refuse(key, got.to_string(), "give 1 to 3650 days");
             }
+        }
+        if self.store.cache_bytes > 64 << 30 {
+            return refuse("store.cache_bytes", self.store.cache_bytes.to_string(), "give 0 to 68719476736 (64 GiB)");
         }
         for (key, got) in [
             ("limits.connections_max", self.limits.connections_max),

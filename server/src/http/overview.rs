@@ -243,6 +243,18 @@ fn series_view(info: SeriesInfo, entities: &[Entity], host: &Host) -> view::Seri
     }
 }
 
+/// The step of a plot: whole seconds, so that neighbouring requests cut the same buckets; whole steps of a coarser
+/// tier where that is fine enough, or where the span reaches back beyond full resolution.
+fn plot_step_ms(least_ms: i64, beyond_full: bool) -> i64 {
+    let up = |step_ms: i64| (least_ms.max(1) + step_ms - 1) / step_ms * step_ms;
+    match least_ms {
+        3_600_000.. => up(3_600_000),
+        300_000.. => up(300_000),
+        _ if beyond_full => 300_000,
+        _ => up(1000),
+    }
+}
+
 pub(super) async fn plot(app: Arc<App>, call: Call) -> Result<Response, Refused> {
     let id = host_of(&call)?;
     let entity: EntityId = call.text("entity").parse().map_err(|_| Refused::not_found("entity"))?;
@@ -258,8 +270,10 @@ pub(super) async fn plot(app: Arc<App>, call: Call) -> Result<Response, Refused>
         return Err(Refused::bad_request("from_ms must be before to_ms, and the span at most ten years"));
     }
     let wanted = call.number("points")?.unwrap_or(300).clamp(10, POINTS_MAX);
-    // Whole seconds, so that neighbouring requests cut the same buckets.
-    let step_ms = (((to_ms - from_ms) / wanted + 999) / 1000 * 1000).max(1000);
+    let step_ms = plot_step_ms(
+        (to_ms - from_ms) / wanted,
+        from_ms < call.now_ms - i64::from(app.settings.store.full_days) * DAY_MS,
+    );
     let info = app.store.series(id, from_ms).await?.into_iter().find(|info| info.key == key);
     let info = info.ok_or_else(|| Refused::not_found("series"))?;
     let entities: Vec<Entity> = app.store.entities(Some(id)).await?.into_iter().map(|known| known.entity).collect();

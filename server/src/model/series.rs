@@ -35,6 +35,6 @@ pub struct Points {
     /// What it is.
     pub info: SeriesInfo,
     /// `(unix milliseconds, value)`, ascending. At a coarser resolution than stored: the mean of a gauge, the sum
-    /// of an increment, at the bucket's start.
+    /// of an increment, at the bucket's end.
     pub points: Vec<(i64, f64)>,
 }

@@ -1,4 +1,4 @@
-//! The bytes of a merged row (hour tier): columns compressed one by one, each read without its neighbours.
+//! The bytes of a merged row (every tier but the pushed): columns compressed one by one, each read without its neighbours.
 //!
 //! `docs/block-format.md` describes them. Pure: bytes in, columns out; no database. A row is a directory under a
 //! checksum (time axes, groups, for each column its tag, length and checksum), then the payloads.
@@ -31,6 +31,11 @@ const TAG_CONSTANT: u8 = 1;
 const TAG_SCALED: u8 = 2;
 const TAG_SCALED_SPARSE: u8 = 3;
 const TAG_DOUBLES: u8 = 4;
+const TAG_SHORT: u8 = 5;
+const TAG_SHORT_SPARSE: u8 = 6;
+
+/// Columns shorter than this are differences as varints: pco's own header would outweigh them, and its time too.
+const SHORT_POINTS: usize = 48;
 
 /// One entity with one layout, over its own times.
 #[derive(Debug, Clone, PartialEq)]
@@ -130,13 +135,33 @@ fn encode_column(column: &[f64], decimals: i8) -> Result<(u8, Vec<u8>), DecodeEr
         writer.signed(scaled[0]);
         return Ok((TAG_CONSTANT, writer.into_bytes()));
     }
-    let packed = simple_compress(&scaled, &config()).map_err(failed)?;
+    let short = scaled.len() < SHORT_POINTS;
+    let packed = if short { differences(&scaled) } else { simple_compress(&scaled, &config()).map_err(failed)? };
     if dense {
-        return Ok((TAG_SCALED, packed));
+        return Ok((if short { TAG_SHORT } else { TAG_SCALED }, packed));
     }
     let mut bytes = missing_bits(column);
     bytes.extend(packed);
-    Ok((TAG_SCALED_SPARSE, bytes))
+    Ok((if short { TAG_SHORT_SPARSE } else { TAG_SCALED_SPARSE }, bytes))
+}
+
+fn differences(scaled: &[i64]) -> Vec<u8> {
+    let (mut writer, mut previous) = (Writer::default(), 0);
+    for value in scaled {
+        writer.signed(value - previous);
+        previous = *value;
+    }
+    writer.into_bytes()
+}
+
+fn sums(bytes: &[u8], count: usize) -> Result<Vec<i64>, DecodeError> {
+    let (mut reader, mut previous) = (Reader::new(bytes), 0_i64);
+    let mut values = Vec::with_capacity(count);
+    for _ in 0..count {
+        previous = previous.checked_add(reader.signed("column")?).ok_or(DecodeError::Malformed("column"))?;
+        values.push(previous);
+    }
+    if reader.is_empty() { Ok(values) } else { Err(DecodeError::Malformed("column")) }
 }
 
 fn missing_bits(column: &[f64]) -> Vec<u8> {
@@ -260,6 +285,15 @@ impl<'a> Row<'a> {
                 let scaled: Vec<i64> = unpack(rest(missing.len())?, present(missing, points), "column")?;
                 Ok(spread(missing, points, scaled.into_iter().map(|value| unscale(value, decimals))))
             }
+            TAG_SHORT => {
+                let scaled = sums(bytes, points)?;
+                Ok(scaled.into_iter().map(|value| unscale(value, decimals)).collect())
+            }
+            TAG_SHORT_SPARSE => {
+                let missing = bitmap(&mut reader)?;
+                let scaled = sums(rest(missing.len())?, present(missing, points))?;
+                Ok(spread(missing, points, scaled.into_iter().map(|value| unscale(value, decimals))))
+            }
             TAG_DOUBLES => {
                 let missing = bitmap(&mut reader)?;
                 let values: Vec<f64> = unpack(rest(missing.len())?, present(missing, points), "column")?;
@@ -267,6 +301,12 @@ impl<'a> Row<'a> {
             }
             _ => Err(DecodeError::Malformed("column tag")),
         }
+    }
+
+    /// Whether every axis and column still has the checksum that the directory says.
+    pub(super) fn verify(&self) -> Result<(), DecodeError> {
+        let columns = self.groups.iter().flat_map(|group| &group.columns);
+        self.axes.iter().map(|(_, slice)| slice).chain(columns).try_for_each(|slice| self.open(slice).map(drop))
     }
 
     fn open(&self, slice: &Slice) -> Result<&'a [u8], DecodeError> {

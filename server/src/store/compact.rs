@@ -1,20 +1,26 @@
-//! Housekeeping: pushed blocks of closed hours become rows of the hour tier, and what is too old goes.
+//! Housekeeping: pushed blocks of closed hours become rows of the hour tier and sums of the coarser ones, and what is
+//! too old goes.
 //!
-//! Rows are immutable. A merge deletes exactly the parents that it read and inserts their child in one transaction,
-//! or does nothing; so two servers may do the same at once, and dying in the middle leaves everything as it was.
+//! Rows are immutable. A merge deletes exactly the parents that it read and inserts their children in one
+//! transaction, or does nothing; so two servers may do the same at once, and dying in the middle leaves everything as
+//! it was. A sample counts in a coarser tier from the transaction on that takes it out of the pushed one: once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use diesel::prelude::*;
 use forewarn_common::block::{DecodeError, Layout, RawBlock};
 use forewarn_common::clock;
 use forewarn_common::id::{EntityId, HostId, LayoutId};
+use forewarn_common::limit;
 
 use super::column::{self, AXIS_POINTS_MAX, MergedGroup, Row};
 use super::connection::{Conn, Tx, insert_many};
-use super::push::{INSERT_ROWS_MAX, NewBlock, TIER_HOUR, TIER_PUSHED, part_of};
+use super::push::{
+    INSERT_ROWS_MAX, NewBlock, TIER_DAY, TIER_DAY_PART, TIER_HOUR, TIER_MONTH, TIER_MONTH_PART, TIER_PUSHED, part_of,
+};
 use super::schema::{audit, block, delivery, engine_event, host_state, incident, keyword_hit, series_group, session};
+use super::summary::{DAY_STEP_MS, Sums};
 use super::{Store, StoreError, host_id, read, unsigned};
 
 /// An hour is merged this long after its end: blocks on their way are in by then.
@@ -27,7 +33,7 @@ const HOUR_PARTS_MAX: usize = 4;
 const ROW_VALUES_MAX: usize = 1 << 20;
 /// Rows that one transaction of retention deletes.
 const DELETE_ROWS_MAX: i64 = 500;
-const HOUR_MS: i64 = 3_600_000;
+pub(super) const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
 /// What a round of compaction did.
@@ -35,6 +41,8 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 pub struct CompactReport {
     /// Host-hours that were merged.
     pub merges: usize,
+    /// Host-days and host-months of sums that were put together.
+    pub folds: usize,
     /// Rows that went into them.
     pub parents: usize,
     /// Bytes of those rows.
@@ -58,6 +66,10 @@ pub struct CompactReport {
 pub struct Retention {
     /// Samples at full resolution, milliseconds.
     pub full_ms: i64,
+    /// Sums of five minutes, milliseconds.
+    pub day_ms: i64,
+    /// Sums of an hour, milliseconds.
+    pub month_ms: i64,
     /// Keyword hits and engine events, milliseconds.
     pub log_ms: i64,
     /// Resolved incidents with their deliveries, and the record of who did what, milliseconds.
@@ -65,9 +77,15 @@ pub struct Retention {
 }
 
 impl Default for Retention {
-    /// 35 days at full resolution: a month to train on, as long as there is no coarser tier.
+    /// Two weeks to look at closely, a year and some to learn from, five years to compare with.
     fn default() -> Self {
-        Self { full_ms: 35 * DAY_MS, log_ms: 90 * DAY_MS, incident_ms: 400 * DAY_MS }
+        Self {
+            full_ms: 14 * DAY_MS,
+            day_ms: 400 * DAY_MS,
+            month_ms: 5 * 366 * DAY_MS,
+            log_ms: 90 * DAY_MS,
+            incident_ms: 400 * DAY_MS,
+        }
     }
 }
 
@@ -85,17 +103,33 @@ pub struct RetainReport {
 }
 
 /// A parent as it was read.
-struct Parent {
-    tier: i16,
-    start_ms: i64,
-    part: i64,
-    end_ms: i64,
-    stored_ms: i64,
-    skewed: bool,
-    bytes: Vec<u8>,
+pub(super) struct Parent {
+    pub(super) tier: i16,
+    pub(super) start_ms: i64,
+    pub(super) part: i64,
+    pub(super) end_ms: i64,
+    pub(super) stored_ms: i64,
+    pub(super) skewed: bool,
+    pub(super) bytes: Vec<u8>,
 }
 
-type ParentRow = (i16, i64, i64, i64, i64, bool, Vec<u8>);
+pub(super) type ParentRow = (i16, i64, i64, i64, i64, bool, Vec<u8>);
+
+impl Parent {
+    pub(super) fn of((tier, start_ms, part, end_ms, stored_ms, skewed, bytes): ParentRow) -> Self {
+        Self { tier, start_ms, part, end_ms, stored_ms, skewed, bytes }
+    }
+
+    pub(super) fn key(&self) -> (i16, i64, i64) {
+        (self.tier, self.start_ms, self.part)
+    }
+
+    /// A sentence about this row and what is wrong with it.
+    pub(super) fn damage(&self, host: HostId, error: &DecodeError) -> String {
+        let Self { tier, start_ms, part, end_ms, .. } = self;
+        format!("host {host}, {start_ms} to {end_ms}, tier {tier}, part {part}: {error}")
+    }
+}
 
 /// All samples of one group, in the order of their times.
 #[derive(Default)]
@@ -105,31 +139,114 @@ struct Gathered {
 }
 
 /// What a merge writes.
-struct Child {
+pub(super) struct Child {
+    pub(super) tier: i16,
+    pub(super) start_ms: i64,
+    pub(super) end_ms: i64,
+    pub(super) part: i64,
+    pub(super) stored_ms: i64,
+    pub(super) samples: i64,
+    pub(super) skewed: bool,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// The span, the newest arrival and the flag that children have from their parents.
+#[derive(Clone, Copy)]
+pub(super) struct Span {
     start_ms: i64,
     end_ms: i64,
-    part: i64,
     stored_ms: i64,
-    samples: i64,
     skewed: bool,
-    bytes: Vec<u8>,
+}
+
+impl Span {
+    pub(super) fn of<'a>(parents: impl IntoIterator<Item = &'a Parent>) -> Self {
+        let empty = Self { start_ms: i64::MAX, end_ms: i64::MIN, stored_ms: i64::MIN, skewed: false };
+        parents.into_iter().fold(empty, |span, parent| Self {
+            start_ms: span.start_ms.min(parent.start_ms),
+            end_ms: span.end_ms.max(parent.end_ms),
+            stored_ms: span.stored_ms.max(parent.stored_ms),
+            skewed: span.skewed | parent.skewed,
+        })
+    }
+}
+
+/// Fills rows of one tier with groups, none larger than a row may be.
+pub(super) struct Rows<'a> {
+    tier: i16,
+    span: Span,
+    parents: &'a [(i16, i64, i64)],
+    groups: Vec<MergedGroup>,
+    values: usize,
+    columns: usize,
+    done: Vec<Child>,
+}
+
+impl<'a> Rows<'a> {
+    pub(super) fn new(tier: i16, span: Span, parents: &'a [(i16, i64, i64)]) -> Self {
+        Self { tier, span, parents, groups: Vec::new(), values: 0, columns: 0, done: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, group: MergedGroup) -> Result<(), DecodeError> {
+        let (values, columns) = (group.times.len() * group.columns.len(), group.columns.len());
+        let full = self.values + values > ROW_VALUES_MAX || self.columns + columns > limit::SERIES_MAX;
+        if full && !self.groups.is_empty() {
+            self.close()?;
+        }
+        self.values += values;
+        self.columns += columns;
+        self.groups.push(group);
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), DecodeError> {
+        let groups = std::mem::take(&mut self.groups);
+        (self.values, self.columns) = (0, 0);
+        let present = |column: &Vec<f64>| column.iter().filter(|value| !value.is_nan()).count();
+        let samples: usize = groups.iter().flat_map(|group| &group.columns).map(present).sum();
+        let Span { start_ms, end_ms, stored_ms, skewed } = self.span;
+        self.done.push(Child {
+            tier: self.tier,
+            start_ms,
+            end_ms,
+            part: part_of(&(self.tier, self.parents, self.done.len())),
+            stored_ms,
+            samples: samples as i64,
+            skewed,
+            bytes: column::encode(&groups)?,
+        });
+        Ok(())
+    }
+
+    pub(super) fn finish(mut self) -> Result<Vec<Child>, DecodeError> {
+        if !self.groups.is_empty() {
+            self.close()?;
+        }
+        Ok(self.done)
+    }
+}
+
+/// Buckets of one group that a row may hold.
+pub(super) fn points_max(columns: usize) -> usize {
+    AXIS_POINTS_MAX.min(ROW_VALUES_MAX / columns.max(1)).max(1)
 }
 
 /// A moment of the clock that never jumps, after which to stop.
-struct Deadline(i64);
+pub(super) struct Deadline(i64);
 
 impl Deadline {
     fn after(budget: Duration) -> Self {
         Self(clock::boot_ms().saturating_add(i64::try_from(budget.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         clock::boot_ms() >= self.0
     }
 }
 
 impl Store {
-    /// Merges the pushed blocks of closed hours, host by host, for at most about `budget`.
+    /// Merges the pushed blocks of closed hours, and puts days and months of sums together, host by host, for at
+    /// most about `budget`.
     ///
     /// # Errors
     /// The database does not answer; what was merged before stays merged.
@@ -147,7 +264,9 @@ impl Store {
             hosts.rotate_left(first);
         }
         for host in hosts {
-            if !self.compact_host(host_id(&host)?, closed_ms, &deadline, &mut report).await? {
+            let host = host_id(&host)?;
+            let merged = self.compact_host(host, closed_ms, &deadline, &mut report).await?;
+            if !merged || !self.fold_host(host, now_ms, &deadline, &mut report).await? {
                 return Ok(report);
             }
         }
@@ -230,18 +349,7 @@ impl Store {
             .await?;
         self.learn_layouts(learned);
         parents.sort_by_key(|(tier, start_ms, part, ..)| (*start_ms, *tier, *part));
-        let parents: Vec<Parent> = parents
-            .into_iter()
-            .map(|(tier, start_ms, part, end_ms, stored_ms, skewed, bytes)| Parent {
-                tier,
-                start_ms,
-                part,
-                end_ms,
-                stored_ms,
-                skewed,
-                bytes,
-            })
-            .collect();
+        let parents: Vec<Parent> = parents.into_iter().map(Parent::of).collect();
         let store = self.clone();
         let work = tokio::task::spawn_blocking(move || merge(&store, host, parents));
         let merged = work.await.map_err(|error| StoreError::Unavailable(error.to_string()))??;
@@ -250,8 +358,9 @@ impl Store {
         if !merged.parents.iter().any(|(tier, ..)| *tier == TIER_PUSHED) {
             return Ok(());
         }
-        let (count, samples) = (merged.parents.len(), merged.children.iter().map(|child| child.samples).sum::<i64>());
-        let bytes = merged.children.iter().map(|child| child.bytes.len()).sum::<usize>();
+        let hours = || merged.children.iter().filter(|child| child.tier == TIER_HOUR);
+        let (count, samples) = (merged.parents.len(), hours().map(|child| child.samples).sum::<i64>());
+        let bytes = hours().map(|child| child.bytes.len()).sum::<usize>();
         match self.replace(host, merged.parents, merged.children).await {
             Ok(()) => {
                 report.merges += 1;
@@ -270,7 +379,7 @@ impl Store {
     }
 
     /// Deletes exactly these parents and inserts their children, or does nothing and says `Conflict`.
-    async fn replace(
+    pub(super) async fn replace(
         &self,
         host: HostId,
         parents: Vec<(i16, i64, i64)>,
@@ -279,7 +388,8 @@ impl Store {
         self.inner
             .pool
             .write(move |connection| {
-                for tier in [TIER_PUSHED, TIER_HOUR] {
+                let tiers: BTreeSet<i16> = parents.iter().map(|(tier, ..)| *tier).collect();
+                for tier in tiers {
                     let of_tier: Vec<_> = parents.iter().filter(|parent| parent.0 == tier).collect();
                     for some in of_tier.chunks(INSERT_ROWS_MAX) {
                         let parts: Vec<i64> = some.iter().map(|(.., part)| *part).collect();
@@ -297,7 +407,7 @@ impl Store {
                 }
                 for child in &children {
                     let row = NewBlock {
-                        tier: TIER_HOUR,
+                        tier: child.tier,
                         start_ms: child.start_ms,
                         host: host.0.as_slice(),
                         part: child.part,
@@ -326,13 +436,21 @@ impl Store {
     ) -> Result<RetainReport, StoreError> {
         let deadline = Deadline::after(budget);
         let mut report = RetainReport::default();
-        let full_ms = now_ms.saturating_sub(retention.full_ms);
+        let tiers = [
+            (TIER_PUSHED, retention.full_ms),
+            (TIER_HOUR, retention.full_ms),
+            (TIER_DAY_PART, retention.day_ms),
+            (TIER_DAY, retention.day_ms),
+            (TIER_MONTH_PART, retention.month_ms),
+            (TIER_MONTH, retention.month_ms),
+        ];
         let log_ms = now_ms.saturating_sub(retention.log_ms);
         let incident_ms = now_ms.saturating_sub(retention.incident_ms);
-        for tier in [TIER_PUSHED, TIER_HOUR] {
+        for (tier, kept_ms) in tiers {
+            let before_ms = now_ms.saturating_sub(kept_ms);
             while until_empty(
                 &mut report.blocks,
-                self.inner.pool.write(move |connection| delete_blocks(connection, tier, full_ms)).await?,
+                self.inner.pool.write(move |connection| delete_blocks(connection, tier, before_ms)).await?,
             ) {
                 if deadline.is_over() {
                     return Ok(report);
@@ -378,6 +496,8 @@ fn delete_blocks(connection: &mut Conn, tier: i16, before_ms: i64) -> Tx<usize> 
         .filter(block::tier.eq(tier))
         .filter(block::start_ms.lt(before_ms))
         .filter(block::end_ms.le(before_ms))
+        // What has just come, however old, is first merged into the tiers that keep it longer.
+        .filter(block::stored_ms.lt(before_ms).or(block::tier.gt(TIER_PUSHED)))
         .order((block::start_ms, block::host, block::part))
         .select((block::start_ms, block::host, block::part))
         .limit(DELETE_ROWS_MAX)
@@ -433,14 +553,19 @@ struct Merged {
     damaged: Vec<String>,
 }
 
-/// Takes the parents apart and puts their samples together, group by group.
-fn merge(store: &Store, host: HostId, parents: Vec<Parent>) -> Result<Merged, StoreError> {
+/// Takes the parents apart and puts their samples together, group by group. Sums are made of what was pushed only:
+/// what is in the hour tier is in them already.
+fn merge(store: &Store, host: HostId, mut parents: Vec<Parent>) -> Result<Merged, StoreError> {
     let mut merged =
         Merged { parents: Vec::new(), children: Vec::new(), parent_bytes: 0, waiting: 0, damaged: Vec::new() };
+    parents.sort_by_key(|parent| parent.tier);
     let mut groups: BTreeMap<(EntityId, LayoutId), Gathered> = BTreeMap::new();
-    let (mut start_ms, mut end_ms, mut stored_ms, mut skewed) = (i64::MAX, i64::MIN, i64::MIN, false);
-    for parent in parents {
-        match take_apart(store, &parent) {
+    let (mut sums, mut used, mut used_pushed) = (None, Vec::new(), 0);
+    for parent in &parents {
+        if parent.tier == TIER_HOUR && sums.is_none() {
+            sums = Some(summed(&mut groups));
+        }
+        match take_apart(store, parent) {
             Ok(Some(parts)) => {
                 for (key, times, columns) in parts {
                     let gathered = groups.entry(key).or_default();
@@ -448,75 +573,75 @@ fn merge(store: &Store, host: HostId, parents: Vec<Parent>) -> Result<Merged, St
                     gathered.times.extend(times);
                     gathered.columns.iter_mut().zip(columns).for_each(|(all, column)| all.extend(column));
                 }
-                merged.parents.push((parent.tier, parent.start_ms, parent.part));
+                merged.parents.push(parent.key());
                 merged.parent_bytes += parent.bytes.len();
-                start_ms = start_ms.min(parent.start_ms);
-                end_ms = end_ms.max(parent.end_ms);
-                stored_ms = stored_ms.max(parent.stored_ms);
-                skewed |= parent.skewed;
+                used_pushed += usize::from(parent.tier == TIER_PUSHED);
+                used.push(parent);
             }
             Ok(None) => merged.waiting += 1,
             Err(error) => {
-                let (from_ms, to_ms) = (parent.start_ms, parent.end_ms);
-                tracing::warn!(%host, from_ms, to_ms, tier = parent.tier, part = parent.part, %error, "Left a damaged row of the block table unmerged");
-                merged.damaged.push(format!(
-                    "host {host}, {from_ms} to {to_ms}, tier {}, part {}: {error}",
-                    parent.tier, parent.part
-                ));
+                let text = parent.damage(host, &error);
+                tracing::warn!("Left a damaged row of the block table unmerged: {text}");
+                merged.damaged.push(text);
             }
         }
     }
     if merged.parents.is_empty() {
         return Ok(merged);
     }
-    let mut rows: Vec<Vec<MergedGroup>> = vec![Vec::new()];
-    let mut values = 0;
-    for ((entity, layout), gathered) in groups {
-        let decimals = store
-            .layout(layout)
-            .map(|layout| layout.metrics.iter().map(|metric| metric.decimals).collect::<Vec<_>>())
-            .unwrap_or_default();
-        for group in split(gathered) {
-            values += group.times.len() * group.columns.len();
-            if values > ROW_VALUES_MAX && rows.last().is_some_and(|row| !row.is_empty()) {
-                rows.push(Vec::new());
-                values = group.times.len() * group.columns.len();
-            }
-            let (times, columns, decimals) = (group.times, group.columns, decimals.clone());
-            if let Some(row) = rows.last_mut() {
-                row.push(MergedGroup { entity, layout, times, decimals, columns });
-            }
+    let sums = sums.unwrap_or_else(|| summed(&mut groups));
+    let failed = |error| StoreError::Corrupt(format!("an hour of host {host}: {error}"));
+    let mut hours = Rows::new(TIER_HOUR, Span::of(used.iter().copied()), &merged.parents);
+    for ((entity, id), mut gathered) in groups {
+        let Some(layout) = store.layout(id) else { continue };
+        gathered.sort();
+        let decimals: Vec<i8> = layout.metrics.iter().map(|metric| metric.decimals).collect();
+        for Gathered { times, columns } in split(gathered) {
+            let group = MergedGroup { entity, layout: id, times, decimals: decimals.clone(), columns };
+            hours.add(group).map_err(failed)?;
         }
     }
-    for (index, groups) in rows.iter().enumerate() {
-        let bytes = column::encode(groups)
-            .map_err(|error| StoreError::Corrupt(format!("hour {start_ms} of host {host}: {error}")))?;
-        let present = |column: &Vec<f64>| column.iter().filter(|value| !value.is_nan()).count();
-        let samples: usize = groups.iter().flat_map(|group| &group.columns).map(present).sum();
-        merged.children.push(Child {
-            start_ms,
-            end_ms,
-            part: part_of(&(&merged.parents, index)),
-            stored_ms,
-            samples: samples as i64,
-            skewed,
-            bytes,
-        });
+    merged.children = hours.finish().map_err(failed)?;
+    let pushed = Span::of(used[..used_pushed].iter().copied());
+    let mut parts = Rows::new(TIER_DAY_PART, pushed, &merged.parents);
+    for ((entity, id), sums) in sums {
+        let Some(layout) = store.layout(id) else { continue };
+        for group in sums.pieces(entity, id, &layout, points_max(6 * layout.metrics.len())) {
+            parts.add(group).map_err(failed)?;
+        }
     }
+    merged.children.extend(parts.finish().map_err(failed)?);
     Ok(merged)
 }
 
-/// Puts the samples in the order of their times, and apart where there are more than a row may hold.
-fn split(mut all: Gathered) -> Vec<Gathered> {
-    if !all.times.is_sorted() {
-        let mut order: Vec<usize> = (0..all.times.len()).collect();
-        order.sort_by_key(|index| all.times[*index]);
-        all.times = order.iter().map(|index| all.times[*index]).collect();
-        for column in &mut all.columns {
+fn summed(groups: &mut BTreeMap<(EntityId, LayoutId), Gathered>) -> Vec<((EntityId, LayoutId), Sums)> {
+    let sum = |(key, gathered): (&(EntityId, LayoutId), &mut Gathered)| {
+        gathered.sort();
+        let mut sums = Sums::default();
+        sums.add(&gathered.times, &gathered.columns, DAY_STEP_MS);
+        (*key, sums)
+    };
+    groups.iter_mut().map(sum).collect()
+}
+
+impl Gathered {
+    /// Puts the samples in the order of their times.
+    fn sort(&mut self) {
+        if self.times.is_sorted() {
+            return;
+        }
+        let mut order: Vec<usize> = (0..self.times.len()).collect();
+        order.sort_by_key(|index| self.times[*index]);
+        self.times = order.iter().map(|index| self.times[*index]).collect();
+        for column in &mut self.columns {
             *column = order.iter().map(|index| column[*index]).collect();
         }
     }
-    let points = AXIS_POINTS_MAX.min(ROW_VALUES_MAX / all.columns.len().max(1)).max(1);
+}
+
+/// Puts samples apart where there are more than a row may hold.
+fn split(all: Gathered) -> Vec<Gathered> {
+    let points = points_max(all.columns.len());
     if all.times.len() <= points {
         return vec![all];
     }

@@ -3,10 +3,12 @@
 //! The only room that knows diesel. Rows, SQL and connections stay inside; "now" is always handed in; nothing here
 //! judges, forecasts or sends.
 
+mod cache;
 mod column;
 mod compact;
 mod connection;
 mod delivery;
+mod fold;
 mod forecast;
 mod host;
 mod incident;
@@ -19,6 +21,7 @@ mod schema;
 mod setting;
 mod setup;
 mod size;
+mod summary;
 #[cfg(test)]
 mod tests;
 
@@ -85,6 +88,8 @@ struct Inner {
     layouts: RwLock<HashMap<LayoutId, Arc<Layout>>>,
     /// What this process knows to be in the database of each host; only ever less than the truth.
     known: Mutex<HashMap<HostId, Arc<push::Known>>>,
+    /// Merged rows that were read lately.
+    rows: Mutex<cache::Rows>,
 }
 
 impl Store {
@@ -95,8 +100,14 @@ impl Store {
     pub async fn open(url: &str) -> Result<(Self, Vec<String>), StoreError> {
         let pool = Pool::new(Place::of(url)?);
         let found = pool.bare(setup::prepare).await?;
-        let inner = Inner { pool, layouts: RwLock::default(), known: Mutex::default() };
+        let inner =
+            Inner { pool, layouts: RwLock::default(), known: Mutex::default(), rows: Mutex::new(cache::Rows::new(0)) };
         Ok((Self { inner: Arc::new(inner) }, found))
+    }
+
+    /// Keeps up to so many bytes of merged rows that were read lately; none before this is said.
+    pub fn set_cache_bytes(&self, bytes_max: usize) {
+        *self.inner.rows.lock().unwrap_or_else(PoisonError::into_inner) = cache::Rows::new(bytes_max);
     }
 
     /// Whether the database answers.

@@ -36,6 +36,14 @@ const HOUR_MS: i64 = 3_600_000;
 pub(super) const TIER_PUSHED: i16 = 0;
 /// The tier of hours at full resolution.
 pub(super) const TIER_HOUR: i16 = 1;
+/// Sums of five minutes that no day has taken in yet; made in the transaction that makes the hour.
+pub(super) const TIER_DAY_PART: i16 = 2;
+/// Days of sums of five minutes.
+pub(super) const TIER_DAY: i16 = 3;
+/// Sums of an hour that no month has taken in yet; made in the transaction that makes the day.
+pub(super) const TIER_MONTH_PART: i16 = 4;
+/// Months of sums of an hour.
+pub(super) const TIER_MONTH: i16 = 5;
 
 /// A block that intake has checked.
 #[derive(Debug, Clone)]

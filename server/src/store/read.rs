@@ -1,7 +1,7 @@
 //! Reading: which series a host has, their points over a span as the union of all parts of all tiers, last values.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use diesel::prelude::*;
 use forewarn_common::block::{DecodeError, LastValue, Layout, Metric, RawBlock, Reader, Writer};
@@ -10,9 +10,12 @@ use forewarn_common::limit;
 use forewarn_common::metric::{Id, Kind};
 
 use super::column::Row;
-use super::connection::{Conn, Tx};
-use super::push::{BLOCK_SPAN_MS_MAX, SEEN_LAG_MS, TIER_HOUR, TIER_PUSHED};
+use super::connection::{Conn, Tx, TxError};
+use super::push::{
+    BLOCK_SPAN_MS_MAX, SEEN_LAG_MS, TIER_DAY, TIER_DAY_PART, TIER_HOUR, TIER_MONTH, TIER_MONTH_PART, TIER_PUSHED,
+};
 use super::schema::{block, host_state, layout, series_group};
+use super::summary::{self, DAY_STEP_MS, MONTH_STEP_MS, bucket_end};
 use super::{Store, StoreError, host_id, signed, unsigned};
 use crate::model::series::{Points, SeriesInfo, SeriesKey};
 
@@ -20,6 +23,41 @@ use crate::model::series::{Points, SeriesInfo, SeriesKey};
 const BUCKETS_MAX: i64 = 210_000;
 /// Values of one answer: beyond it the span must be narrowed or the step widened.
 const VALUES_MAX: usize = 24_000_000;
+
+/// Longest span of a row of each tier, with the block that may reach over its end.
+const DAY_SPAN_MS_MAX: i64 = 24 * 3_600_000 + BLOCK_SPAN_MS_MAX;
+const MONTH_SPAN_MS_MAX: i64 = 30 * 24 * 3_600_000 + DAY_SPAN_MS_MAX;
+/// Rows whose bytes are asked for at once: what a read holds in memory.
+const ROWS_AT_ONCE: usize = 32;
+
+/// The coarsest tiers that can tell what happens within `step_ms`. Each sample is in one of them.
+fn tiers_for(step_ms: i64) -> &'static [i16] {
+    if step_ms > 0 && step_ms % MONTH_STEP_MS == 0 {
+        &[TIER_PUSHED, TIER_DAY_PART, TIER_MONTH_PART, TIER_MONTH]
+    } else if step_ms > 0 && step_ms % DAY_STEP_MS == 0 {
+        &[TIER_PUSHED, TIER_DAY_PART, TIER_DAY]
+    } else {
+        &[TIER_PUSHED, TIER_HOUR]
+    }
+}
+
+/// How long before a span a row of a tier may start and still reach into it.
+fn reach_ms(tier: i16) -> i64 {
+    match tier {
+        TIER_PUSHED | TIER_HOUR => BLOCK_SPAN_MS_MAX + 3_600_000,
+        TIER_DAY_PART | TIER_DAY => DAY_SPAN_MS_MAX,
+        _ => MONTH_SPAN_MS_MAX,
+    }
+}
+
+/// What becomes of the values of a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Value {
+    /// The mean of a gauge, the sum of an increment.
+    Natural,
+    /// The mean of either, as the forecast's grid has it.
+    Mean,
+}
 
 /// Which series of a host to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +152,21 @@ pub(super) fn load_layouts(
     Ok(layouts)
 }
 
+/// The layouts of all groups that a host ever had, as far as this process does not know them.
+pub(super) fn load_unknown_layouts(
+    connection: &mut Conn,
+    store: &Store,
+    host: HostId,
+) -> Tx<Vec<(LayoutId, Arc<Layout>)>> {
+    let ids: Vec<i64> = series_group::table
+        .filter(series_group::host.eq(host.0.as_slice()))
+        .select(series_group::layout)
+        .distinct()
+        .load(connection)?;
+    let ids = ids.into_iter().map(|id| LayoutId(unsigned(id))).filter(|id| store.layout(*id).is_none());
+    load_layouts(connection, ids)
+}
+
 impl Store {
     /// The series that a host had at or after `since_ms` (up to an hour more), ascending by key.
     ///
@@ -155,8 +208,11 @@ impl Store {
         Ok(groups.into_iter().filter_map(|(entity, id)| Some((entity, self.layout(id)?))).collect())
     }
 
-    /// The points of a host's series in `[from_ms, to_ms)`: as stored when `step_ms` is 0, otherwise one a bucket
-    /// of `step_ms` (aligned to the epoch): the mean of a gauge, the sum of an increment.
+    /// The points of a host's series: those in `[from_ms, to_ms)` as stored when `step_ms` is 0, otherwise one a
+    /// bucket of `step_ms`: the mean of a gauge, the sum of an increment, of all whole buckets that the span touches.
+    /// A bucket is the grid's: named by its end (aligned to the epoch), which it holds while it does not hold its
+    /// begin; one that is still open at `to_ms` is named by the span's last millisecond.
+    /// Steps of whole hours or whole five minutes are answered from the coarser tiers, which reach back further.
     ///
     /// # Errors
     /// The database does not answer, or more is asked for than one answer may hold. Damaged rows are no error.
@@ -167,6 +223,41 @@ impl Store {
         from_ms: i64,
         to_ms: i64,
         step_ms: i64,
+    ) -> Result<Reading, StoreError> {
+        self.read_as(host, wanted, (from_ms, to_ms), step_ms, Value::Natural).await
+    }
+
+    /// The means that a grid of `step_ms` has of a host's series, a point at each bucket's end in `(from_ms, to_ms]`:
+    /// of gauges and of increments alike, and only of buckets with a value. Handed to the forecast's gridder as
+    /// points they make the grid that the samples themselves would have made.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; `step_ms` must not be 0.
+    pub async fn means(
+        &self,
+        host: HostId,
+        wanted: Wanted,
+        from_ms: i64,
+        to_ms: i64,
+        step_ms: i64,
+    ) -> Result<Reading, StoreError> {
+        if step_ms < 1 {
+            return Err(StoreError::Refused("the step of a grid must be a millisecond at least".into()));
+        }
+        let (first, last) = (from_ms.div_euclid(step_ms) * step_ms, to_ms.div_euclid(step_ms) * step_ms);
+        if first >= last {
+            return Ok(Reading::default());
+        }
+        self.read_as(host, wanted, (first, last), step_ms, Value::Mean).await
+    }
+
+    async fn read_as(
+        &self,
+        host: HostId,
+        wanted: Wanted,
+        (from_ms, to_ms): (i64, i64),
+        step_ms: i64,
+        value: Value,
     ) -> Result<Reading, StoreError> {
         if from_ms >= to_ms || step_ms < 0 {
             return Err(StoreError::Refused("the span to read is empty or its step negative".into()));
@@ -187,13 +278,14 @@ impl Store {
                     from_ms,
                     to_ms,
                     step_ms,
+                    value,
                     series: Vec::new(),
                     by_key: HashMap::new(),
                     by_group: HashMap::new(),
                     values: 0,
                     damaged: Vec::new(),
                 };
-                each_part(connection, host, from_ms, to_ms, |part| gather.part(part))?;
+                each_part(connection, &store, host, (from_ms, to_ms), step_ms, |part| gather.part(part))?;
                 Ok(gather.finish())
             })
             .await
@@ -255,31 +347,68 @@ pub(super) struct Part {
     pub(super) start_ms: i64,
     pub(super) part: i64,
     pub(super) end_ms: i64,
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Arc<Vec<u8>>,
 }
 
-type PartRow = (i16, i64, i64, i64, Vec<u8>);
+/// Tier, start, part, end.
+type Place = (i16, i64, i64, i64);
 
-/// Hands every part of a host that touches the span to `take`, one in memory at a time. One statement, so that a
-/// merge that commits meanwhile shows either its parents or its child.
+/// Hands every part of a host that touches the span to `take`, a few in memory at a time. Which parts there are is
+/// one statement, so that a merge that commits meanwhile shows either its parents or its children; what it names and
+/// is gone when it is fetched makes the whole read start again.
 fn each_part(
     connection: &mut Conn,
+    store: &Store,
     host: HostId,
-    from_ms: i64,
-    to_ms: i64,
+    (from_ms, to_ms): (i64, i64),
+    step_ms: i64,
     mut take: impl FnMut(&Part) -> Tx<()>,
 ) -> Tx<()> {
-    let rows = block::table
+    let tiers = tiers_for(step_ms);
+    let reach_ms = tiers.iter().map(|tier| reach_ms(*tier)).max().unwrap_or(0).saturating_add(step_ms);
+    // The first bucket begins up to a step before the span, the last ends up to a step after it and holds its end.
+    let (from_ms, to_ms) = (from_ms.saturating_sub(step_ms), to_ms.saturating_add(step_ms + i64::from(step_ms > 0)));
+    let mut places: Vec<Place> = block::table
         .filter(block::host.eq(host.0.as_slice()))
-        .filter(block::tier.eq_any([TIER_PUSHED, TIER_HOUR]))
-        .filter(block::start_ms.ge(from_ms.saturating_sub(BLOCK_SPAN_MS_MAX)))
+        .filter(block::tier.eq_any(tiers))
+        .filter(block::start_ms.ge(from_ms.saturating_sub(reach_ms)))
         .filter(block::start_ms.lt(to_ms))
         .filter(block::end_ms.gt(from_ms))
-        .select((block::tier, block::start_ms, block::part, block::end_ms, block::bytes))
-        .load_iter::<PartRow, _>(connection)?;
-    for row in rows {
-        let (tier, start_ms, part, end_ms, bytes) = row?;
-        take(&Part { tier, start_ms, part, end_ms, bytes })?;
+        .select((block::tier, block::start_ms, block::part, block::end_ms))
+        .load(connection)?;
+    places.sort_unstable();
+    for some in places.chunk_by(|a, b| a.0 == b.0).flat_map(|tier| tier.chunks(ROWS_AT_ONCE)) {
+        let mut found: HashMap<(i64, i64), Arc<Vec<u8>>> = HashMap::with_capacity(some.len());
+        {
+            let mut cache = store.inner.rows.lock().unwrap_or_else(PoisonError::into_inner);
+            for (tier, start_ms, part, _) in some {
+                if let Some(bytes) = cache.get(&(*tier, *start_ms, host, *part)) {
+                    found.insert((*start_ms, *part), bytes);
+                }
+            }
+        }
+        let missing: Vec<&Place> = some.iter().filter(|place| !found.contains_key(&(place.1, place.2))).collect();
+        if let (Some(first), Some(last)) = (missing.first(), missing.last()) {
+            let rows: Vec<(i64, i64, Vec<u8>)> = block::table
+                .filter(block::host.eq(host.0.as_slice()))
+                .filter(block::tier.eq(first.0))
+                .filter(block::start_ms.between(first.1, last.1))
+                .filter(block::part.eq_any(missing.iter().map(|place| place.2)))
+                .select((block::start_ms, block::part, block::bytes))
+                .load(connection)?;
+            let mut cache = store.inner.rows.lock().unwrap_or_else(PoisonError::into_inner);
+            for (start_ms, part, bytes) in rows {
+                let bytes = Arc::new(bytes);
+                if first.0 != TIER_PUSHED {
+                    cache.put((first.0, start_ms, host, part), Arc::clone(&bytes));
+                }
+                found.insert((start_ms, part), bytes);
+            }
+        }
+        for (tier, start_ms, part, end_ms) in some {
+            let Some(bytes) = found.remove(&(*start_ms, *part)) else { return Err(TxError::Raced) };
+            take(&Part { tier: *tier, start_ms: *start_ms, part: *part, end_ms: *end_ms, bytes })?;
+        }
     }
     Ok(())
 }
@@ -288,7 +417,7 @@ fn each_part(
 enum Sink {
     /// As stored.
     Raw(Vec<(i64, f64)>),
-    /// Sum and count of each bucket from the first.
+    /// Sum and count of each bucket, the first ends in the span's first step.
     Buckets(Vec<(f64, u32)>),
 }
 
@@ -299,6 +428,7 @@ struct Gather<'a> {
     from_ms: i64,
     to_ms: i64,
     step_ms: i64,
+    value: Value,
     series: Vec<(SeriesInfo, Sink)>,
     by_key: HashMap<SeriesKey, usize>,
     by_group: HashMap<(EntityId, LayoutId), Arc<Vec<Option<usize>>>>,
@@ -308,7 +438,11 @@ struct Gather<'a> {
 
 impl Gather<'_> {
     fn part(&mut self, part: &Part) -> Tx<()> {
-        let read = if part.tier == TIER_PUSHED { self.pushed(part) } else { self.merged(part) };
+        let read = match part.tier {
+            TIER_PUSHED => self.pushed(part),
+            TIER_HOUR => self.merged(part),
+            _ => self.summed(part),
+        };
         if let Err(error) = read {
             self.damage(part, &error);
         }
@@ -369,6 +503,50 @@ impl Gather<'_> {
         Ok(())
     }
 
+    fn summed(&mut self, part: &Part) -> Result<(), DecodeError> {
+        let row = Row::parse(&part.bytes)?;
+        for group in row.groups() {
+            let Some(layout) = self.store.layout(group.layout) else { continue };
+            let Some(sinks) = self.sinks(group.entity, group.layout) else { continue };
+            if sinks.iter().all(Option::is_none) {
+                continue;
+            }
+            let times = match row.times(group) {
+                Ok(times) => times,
+                Err(error) => {
+                    self.damage(part, &error);
+                    continue;
+                }
+            };
+            let buckets: Vec<Option<usize>> = times.iter().map(|time| self.bucket(*time)).collect();
+            for ((sink, metric), first) in sinks.iter().zip(&layout.metrics).zip(summary::first_columns(&layout)) {
+                let Some(index) = sink else { continue };
+                let read = || Ok((row.column(group, first, metric.decimals)?, row.column(group, first + 1, 0)?));
+                match read() {
+                    Ok((sums, counts)) => self.add_sums(*index, &buckets, &sums, &counts),
+                    Err(error) => self.damage(part, &error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of the bucket that a time belongs to.
+    fn bucket(&self, time_ms: i64) -> Option<usize> {
+        let first = self.from_ms.div_euclid(self.step_ms) + 1;
+        usize::try_from(bucket_end(time_ms, self.step_ms) / self.step_ms - first).ok()
+    }
+
+    fn add_sums(&mut self, index: usize, places: &[Option<usize>], sums: &[f64], counts: &[f64]) {
+        let Some((_, Sink::Buckets(buckets))) = self.series.get_mut(index) else { return };
+        for ((place, sum), count) in places.iter().zip(sums).zip(counts) {
+            if let (Some((total, number)), false) = (place.and_then(|place| buckets.get_mut(place)), sum.is_nan()) {
+                *total += sum;
+                *number += *count as u32;
+            }
+        }
+    }
+
     /// For each column of a group the series that it belongs to, or none when it is not wanted.
     fn sinks(&mut self, entity: EntityId, id: LayoutId) -> Option<Arc<Vec<Option<usize>>>> {
         if let Some(sinks) = self.by_group.get(&(entity, id)) {
@@ -391,9 +569,8 @@ impl Gather<'_> {
         let sink = if self.step_ms == 0 {
             Sink::Raw(Vec::new())
         } else {
-            let first = self.from_ms.div_euclid(self.step_ms);
-            let last = (self.to_ms - 1).div_euclid(self.step_ms);
-            let buckets = usize::try_from(last - first + 1).unwrap_or(0);
+            let buckets = (self.to_ms - 1).div_euclid(self.step_ms) - self.from_ms.div_euclid(self.step_ms) + 1;
+            let buckets = usize::try_from(buckets).unwrap_or(0);
             self.values += buckets;
             Sink::Buckets(vec![(0.0, 0); buckets])
         };
@@ -404,18 +581,19 @@ impl Gather<'_> {
 
     fn add(&mut self, index: usize, times: &[i64], column: &[f64]) {
         let (from_ms, to_ms, step_ms) = (self.from_ms, self.to_ms, self.step_ms);
-        let inside =
-            times.iter().zip(column).filter(|(time, value)| (from_ms..to_ms).contains(*time) && !value.is_nan());
+        let points = || times.iter().zip(column).filter(|(_, value)| !value.is_nan());
         match &mut self.series[index].1 {
-            Sink::Raw(points) => {
-                let before = points.len();
-                points.extend(inside.map(|(time, value)| (*time, *value)));
-                self.values += points.len() - before;
+            Sink::Raw(all) => {
+                let before = all.len();
+                all.extend(
+                    points().filter(|(time, _)| (from_ms..to_ms).contains(*time)).map(|(time, value)| (*time, *value)),
+                );
+                self.values += all.len() - before;
             }
             Sink::Buckets(buckets) => {
-                let first = from_ms.div_euclid(step_ms);
-                for (time, value) in inside {
-                    let bucket = usize::try_from(time.div_euclid(step_ms) - first).unwrap_or(usize::MAX);
+                let first = from_ms.div_euclid(step_ms) + 1;
+                for (time, value) in points().filter(|(_, value)| summary::counts(**value)) {
+                    let bucket = usize::try_from(bucket_end(*time, step_ms) / step_ms - first).unwrap_or(usize::MAX);
                     if let Some((sum, count)) = buckets.get_mut(bucket) {
                         *sum += value;
                         *count += 1;
@@ -426,8 +604,8 @@ impl Gather<'_> {
     }
 
     fn finish(self) -> Reading {
-        let (first, step_ms) =
-            (if self.step_ms == 0 { 0 } else { self.from_ms.div_euclid(self.step_ms) }, self.step_ms);
+        let (step_ms, to_ms) = (self.step_ms, self.to_ms);
+        let first = if step_ms == 0 { 0 } else { self.from_ms.div_euclid(step_ms) + 1 };
         let mut series: Vec<Points> = Vec::with_capacity(self.series.len());
         for (info, sink) in self.series {
             let points = match sink {
@@ -436,8 +614,11 @@ impl Gather<'_> {
                     points
                 }
                 Sink::Buckets(buckets) => {
-                    let mean = info.kind == Kind::Gauge;
-                    let at = |bucket: i64| (first + bucket) * step_ms;
+                    let mean = info.kind == Kind::Gauge || self.value == Value::Mean;
+                    let at = |bucket: i64| {
+                        let end_ms = (first + bucket) * step_ms;
+                        if end_ms > to_ms { to_ms - 1 } else { end_ms }
+                    };
                     let full = (0_i64..).zip(buckets).filter(|(_, (_, count))| *count > 0);
                     full.map(|(i, (sum, count))| (at(i), if mean { sum / f64::from(count) } else { sum })).collect()
                 }

@@ -11,7 +11,7 @@ use super::{Store, StoreError};
 /// The rows of one tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TierSize {
-    /// 0 as pushed, 1 hours.
+    /// 0 as pushed, 1 hours, 2 and 3 sums of five minutes (parts, days), 4 and 5 sums of an hour (parts, months).
     pub tier: i16,
     /// Rows.
     pub rows: i64,
@@ -45,7 +45,7 @@ impl Store {
 fn measure(connection: &mut Conn) -> Tx<Sizes> {
     let sum = |expression: &str| sql::<BigInt>(&format!("CAST(COALESCE(SUM({expression}), 0) AS SIGNED)"));
     let mut tiers = Vec::new();
-    for tier in [super::push::TIER_PUSHED, super::push::TIER_HOUR] {
+    for tier in super::push::TIER_PUSHED..=super::push::TIER_MONTH {
         let of_tier = block::table.filter(block::tier.eq(tier));
         tiers.push(TierSize {
             tier,

@@ -188,15 +188,18 @@ async fn reading_by_steps_means_gauges_and_sums_increments(place: Place) {
     for bucket in 0..4 {
         let from = T0 + bucket * 300_000;
         let values = |metric: usize| -> Vec<f64> {
-            (0..30).map(|tick| value(metric, from + tick * STEP_MS)).filter(|v| !v.is_nan()).collect()
+            // A bucket holds its end and not its begin; the last sample is that of tick 119.
+            let ticks = 1..=30.min(119 - bucket * 30);
+            ticks.map(|tick| value(metric, from + tick * STEP_MS)).filter(|v| !v.is_nan()).collect()
         };
         let (gauge, sparse, sum) = (values(0), values(2), values(3));
         let near =
             |a: (i64, f64), time: i64, b: f64| assert!(a.0 == time && (a.1 - b).abs() < 1e-9, "{a:?} {time} {b}");
         let index = bucket as usize;
-        near(of("cpu_used_ratio", "")[index], from, gauge.iter().sum::<f64>() / 30.0);
-        near(of("fs_used_ratio", "/data")[index], from, sparse.iter().sum::<f64>() / sparse.len() as f64);
-        near(of("net_rx_bytes", "eth0")[index], from, sum.iter().sum());
+        let end = from + 300_000;
+        near(of("cpu_used_ratio", "")[index], end, gauge.iter().sum::<f64>() / gauge.len() as f64);
+        near(of("fs_used_ratio", "/data")[index], end, sparse.iter().sum::<f64>() / sparse.len() as f64);
+        near(of("net_rx_bytes", "eth0")[index], end, sum.iter().sum());
     }
 }
 

@@ -7,6 +7,7 @@ mod intake;
 mod judgement;
 mod mariadb;
 mod people;
+mod tiers;
 
 use std::collections::BTreeMap;
 

@@ -2,6 +2,7 @@
 //! becomes of them together with what is to be told. Rules and open incidents are cached; the database decides.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use forewarn_common::block::{EntityKind, Urgent};
@@ -15,6 +16,7 @@ use crate::model::incident::{Incident, IncidentState, Subject};
 use crate::model::rule::{Condition, Rule};
 use crate::model::series::SeriesKey;
 use crate::outbox::Outbox;
+use crate::share::Share;
 use crate::store::{Store, StoreError, StoredForecast};
 use crate::watch::{self, Context, Seen, Target};
 
@@ -32,10 +34,15 @@ struct Names {
     entities: HashMap<EntityId, (String, String, EntityKind)>,
 }
 
-/// One host's open incidents. Whatever concerns a host is judged one after the other.
+/// One host's open incidents. Whatever concerns a host is judged one after the other on this server; another server may
+/// judge it at the same time, which the database decides by revisions and by one open incident a subject.
 #[derive(Default)]
 struct Lane {
     open: Option<HashMap<Subject, Incident>>,
+    /// In which solitude of this server `open` was read.
+    read_in: Option<u64>,
+    /// What was open when this server last looked.
+    stale: Option<HashMap<Subject, Incident>>,
     names: Option<(i64, Arc<Names>)>,
     /// Subjects whose incident has ended while their forecast, which follows some buckets behind, may still stand
     /// from before. It is no news until it has been withdrawn once. Not kept over a restart: a rebuilt forecast does
@@ -72,7 +79,10 @@ struct Look<'a> {
 pub struct Judge {
     store: Store,
     outbox: Arc<Outbox>,
-    listening_since_ms: i64,
+    share: Arc<Share>,
+    listening_since_ms: AtomicI64,
+    /// Whether the database did not answer at the last tick: agents could not be heard either.
+    deaf: AtomicBool,
     rules: RwLock<Option<(i64, Arc<Vec<Rule>>)>>,
     lanes: Mutex<HashMap<HostId, Arc<AsyncMutex<Lane>>>>,
 }
@@ -80,8 +90,9 @@ pub struct Judge {
 impl Judge {
     /// A judge over the store's rules and incidents. Silence before `listening_since_ms` is the server's own.
     #[must_use]
-    pub fn new(store: Store, outbox: Arc<Outbox>, listening_since_ms: i64) -> Self {
-        Self { store, outbox, listening_since_ms, rules: RwLock::default(), lanes: Mutex::default() }
+    pub fn new(store: Store, outbox: Arc<Outbox>, share: Arc<Share>, listening_since_ms: i64) -> Self {
+        let (listening_since_ms, deaf) = (AtomicI64::new(listening_since_ms), AtomicBool::new(false));
+        Self { store, outbox, share, listening_since_ms, deaf, rules: RwLock::default(), lanes: Mutex::default() }
     }
 
     /// The rules.
@@ -117,6 +128,7 @@ impl Judge {
     pub async fn urgent(&self, host: HostId, urgent: &Urgent, fresh: Freshness, now_ms: i64) -> Result<(), StoreError> {
         let lane = self.lane(host);
         let mut lane = lane.lock().await;
+        self.refresh(&mut lane);
         let mut names = self.names(&mut lane, host, now_ms).await?;
         if speakers(urgent).any(|entity| !names.knows(host, entity)) {
             // Born since the names were read: its record has just been stored with the block.
@@ -161,6 +173,9 @@ impl Judge {
     ) -> Result<(), StoreError> {
         let lane = self.lane(host.id);
         let mut lane = lane.lock().await;
+        self.refresh(&mut lane);
+        // Read before anything is judged: what another server ended since must be known as ended.
+        self.open(&mut lane, host.id).await?;
         let names = self.names(&mut lane, host.id, now_ms).await?;
         let rules = self.rules(now_ms).await?;
         let held = self.is_held(host, &rules, now_ms);
@@ -192,6 +207,7 @@ impl Judge {
     pub async fn standing(&self, host: HostId) -> Result<HashSet<(String, SeriesKey)>, StoreError> {
         let lane = self.lane(host);
         let mut lane = lane.lock().await;
+        self.refresh(&mut lane);
         let open = self.open(&mut lane, host).await?.values();
         let firing = open.filter(|incident| incident.state == IncidentState::Firing);
         let series = firing.filter_map(|incident| {
@@ -201,15 +217,23 @@ impl Judge {
         Ok(series.collect())
     }
 
-    /// Looks at what only time changes: silent hosts, quiet incidents.
+    /// Looks at what only time changes: silent hosts, quiet incidents; of the hosts that this server owns.
     ///
     /// # Errors
     /// The database does not answer.
     pub async fn tick(&self, now_ms: i64) -> Result<(), StoreError> {
+        let hosts = self.store.hosts().await;
+        if hosts.is_err() {
+            self.deaf.store(true, Ordering::Relaxed);
+        } else if self.deaf.swap(false, Ordering::Relaxed) {
+            // No agent could be heard while the database was gone: that silence was our own.
+            self.listening_since_ms.store(now_ms, Ordering::Relaxed);
+        }
         let rules = self.rules(now_ms).await?;
-        for host in self.store.hosts().await? {
+        for host in hosts?.into_iter().filter(|host| self.share.owns(host.id)) {
             let lane = self.lane(host.id);
             let mut lane = lane.lock().await;
+            self.refresh(&mut lane);
             let names = self.names(&mut lane, host.id, now_ms).await?;
             let held = self.is_held(&host, &rules, now_ms);
             if host.seen_ms > 0 {
@@ -234,8 +258,21 @@ impl Judge {
             Condition::HostSilent { after_ms } => Some(after_ms),
             _ => None,
         });
-        let silent = now_ms - host.seen_ms.max(self.listening_since_ms) > silent_after_ms.unwrap_or(SILENT_AFTER_MS);
+        let silent = now_ms - host.seen_ms.max(self.listening_since_ms()) > silent_after_ms.unwrap_or(SILENT_AFTER_MS);
         silent || host.skew_ms.abs() > limit::CLOCK_SKEW_MS_MAX
+    }
+
+    fn listening_since_ms(&self) -> i64 {
+        self.listening_since_ms.load(Ordering::Relaxed)
+    }
+
+    /// Incidents that another server may have changed are read anew; what it ended is found out by comparing.
+    fn refresh(&self, lane: &mut Lane) {
+        let solitude = self.share.solitude();
+        if solitude.is_none() || solitude != lane.read_in {
+            lane.stale = lane.open.take().or(lane.stale.take());
+            lane.read_in = solitude;
+        }
     }
 
     async fn names(&self, lane: &mut Lane, host: HostId, now_ms: i64) -> Result<Arc<Names>, StoreError> {
@@ -260,13 +297,19 @@ impl Judge {
         lane: &'a mut Lane,
         host: HostId,
     ) -> Result<&'a mut HashMap<Subject, Incident>, StoreError> {
-        let open = match lane.open.take() {
+        let open: HashMap<Subject, Incident> = match lane.open.take() {
             Some(open) => open,
             None => {
                 let incidents = self.store.open_incidents_of(host).await?;
                 incidents.into_iter().map(|incident| (incident.subject.clone(), incident)).collect()
             }
         };
+        for (subject, incident) in lane.stale.take().into_iter().flatten() {
+            let fired = incident.state == IncidentState::Firing && incident.evidence.metric.is_some();
+            if fired && !open.contains_key(&subject) {
+                lane.ended.insert(subject);
+            }
+        }
         Ok(lane.open.insert(open))
     }
 
@@ -331,7 +374,7 @@ impl Judge {
             let (entity_name, component) = names.of(subject.entity);
             let context = Context {
                 now_ms,
-                listening_since_ms: self.listening_since_ms,
+                listening_since_ms: self.listening_since_ms(),
                 held,
                 host_name: &names.host,
                 entity_name,
@@ -375,10 +418,10 @@ impl Judge {
                     }
                     return Ok(());
                 }
-                Err(StoreError::Conflict) => lane.open = None,
+                Err(StoreError::Conflict) => lane.stale = lane.open.take(),
                 Err(error) => {
                     // Whether it was written is not known: read again next time.
-                    lane.open = None;
+                    lane.stale = lane.open.take();
                     return Err(error);
                 }
             }

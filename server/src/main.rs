@@ -17,8 +17,10 @@ use forewarn_server::replay;
 use forewarn_server::schedule::{self, Jobs};
 use forewarn_server::seal::Seal;
 use forewarn_server::settings::Settings;
+use forewarn_server::share::Share;
 use forewarn_server::site::Site;
-use forewarn_server::store::Store;
+use forewarn_server::store::{Store, StoreError};
+use forewarn_server::vigil::{self, Voice};
 use forewarn_server::{http, telemetry};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -132,7 +134,17 @@ async fn open(place: &Where) -> anyhow::Result<(Settings, Seal, Store)> {
 
 async fn run(args: RunArgs) -> anyhow::Result<()> {
     telemetry::start();
-    let (settings, key, store) = open(&args.place).await?;
+    let settings = Settings::load(args.place.config.as_deref(), args.place.data_dir.as_deref())?;
+    let voice = voice(&settings)?;
+    let (settings, key, store) = match open(&args.place).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            if let Some(gone) = error.downcast_ref::<StoreError>() {
+                voice.say_at_start(gone).await;
+            }
+            return Err(error);
+        }
+    };
     store.set_cache_bytes(settings.store.cache_bytes);
     let now_ms = clock::wall_ms();
     seed_rules(&store).await?;
@@ -141,23 +153,18 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let secure = bind(settings.https.listen, "https.listen").await?;
     let tls = Arc::clone(&site.tls);
 
-    let notifier = Notifier::new(&NotifySettings {
-        allow_loopback: settings.notify.allow_loopback,
-        ca_pem: settings.notify.read_ca()?,
-    })?;
-    let public_url = settings.site.public_url.trim_end_matches('/');
-    let words = MessageSite {
-        zone: settings.site.time_zone(),
-        public_url: (!public_url.is_empty()).then(|| public_url.to_owned()),
-    };
-    let outbox = Arc::new(Outbox::new(store.clone(), key, notifier, words, auth::new_secret()?));
-    let judge = Arc::new(Judge::new(store.clone(), Arc::clone(&outbox), now_ms));
+    let own = vigil::introduce(&store, &settings, &auth::new_secret()?, now_ms).await?;
+    let share = Arc::new(if store.is_shared() { Share::among(own.id.clone()) } else { Share::alone(own.id.clone()) });
+    let outbox = Outbox::new(store.clone(), key, notifier(&settings)?, words(&settings), own.id.clone());
+    let outbox = Arc::new(outbox);
+    let judge = Arc::new(Judge::new(store.clone(), Arc::clone(&outbox), Arc::clone(&share), now_ms));
     let intake = Intake::start(store.clone(), settings.limits.blocks_in_flight_max);
     let jobs = Jobs {
         store: store.clone(),
         settings: settings.clone(),
         judge: Arc::clone(&judge),
         outbox: Arc::clone(&outbox),
+        share: Arc::clone(&share),
     };
     if let Some(file) = &args.local_agent_token {
         write_local_token(&store, &site, file, now_ms).await?;
@@ -165,7 +172,8 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let app = Arc::new(App::new(store.clone(), site, settings.clone(), intake, judge, outbox)?);
 
     let (stop, stopped) = watch::channel(false);
-    let running = schedule::start(&jobs, &stopped);
+    let mut running = schedule::start(&jobs, &stopped);
+    running.push(tokio::spawn(vigil::keep(store.clone(), share, own, voice, stopped.clone())));
     let routes = http::filter(&app);
     let connections_max = settings.limits.connections_max;
     let console = tokio::spawn(http::listener::serve(plain, None, routes.clone(), connections_max, stopped.clone()));
@@ -186,6 +194,21 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         let _ = job.await;
     }
     Ok(())
+}
+
+fn notifier(settings: &Settings) -> anyhow::Result<Notifier> {
+    let ca_pem = settings.notify.read_ca()?;
+    Ok(Notifier::new(&NotifySettings { allow_loopback: settings.notify.allow_loopback, ca_pem })?)
+}
+
+fn words(settings: &Settings) -> MessageSite {
+    let public_url = settings.site.public_url.trim_end_matches('/');
+    MessageSite { zone: settings.site.time_zone(), public_url: (!public_url.is_empty()).then(|| public_url.to_owned()) }
+}
+
+fn voice(settings: &Settings) -> anyhow::Result<Voice> {
+    Voice::new(settings, notifier(settings)?, words(settings))
+        .context("[fallback_channel] of the settings cannot be used")
 }
 
 async fn bind(address: std::net::SocketAddr, key: &str) -> anyhow::Result<TcpListener> {

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use crate::judge::Judge;
 use crate::outbox::Outbox;
 use crate::settings::Settings;
+use crate::share::Share;
 use crate::store::{Retention, Store, StoreError};
 use forecast::Forecaster;
 
@@ -35,6 +36,8 @@ pub struct Jobs {
     pub judge: Arc<Judge>,
     /// Who tells.
     pub outbox: Arc<Outbox>,
+    /// Which server does what.
+    pub share: Arc<Share>,
 }
 
 /// Starts all jobs; they end soon after `stop` turns true.
@@ -56,15 +59,18 @@ pub fn start(jobs: &Jobs, stop: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
         }),
         every("delivery", LOOK, stop.clone(), move || {
             let jobs = sender.clone();
-            async move { jobs.outbox.send_due(clock::wall_ms()).await }
+            // One server sends, so that what a robot takes in a minute is counted in one place.
+            async move {
+                if jobs.share.owns_job("delivery") { jobs.outbox.send_due(clock::wall_ms()).await } else { Ok(()) }
+            }
         }),
         every("compaction", compact, stop.clone(), move || {
             let jobs = compactor.clone();
-            async move { jobs.compact().await }
+            async move { if jobs.share.owns_job("compaction") { jobs.compact().await } else { Ok(()) } }
         }),
         every("retention", RETAIN_EVERY, stop.clone(), move || {
             let jobs = keeper.clone();
-            async move { jobs.retain().await }
+            async move { if jobs.share.owns_job("retention") { jobs.retain().await } else { Ok(()) } }
         }),
     ]
 }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 
+use crate::model::channel::{ChannelKind, Language};
+
 /// Why the server does not start with these settings.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
@@ -53,6 +55,7 @@ pub struct RawSettings {
     judge: Judge,
     store: Store,
     notify: Notify,
+    fallback_channel: FallbackChannel,
     limits: Limits,
 }
 
@@ -144,6 +147,35 @@ pub struct Notify {
     pub ca_file: PathBuf,
 }
 
+/// `[fallback_channel]`
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FallbackChannel {
+    /// `dingtalk`, `wecom`, `feishu` or `webhook`; empty: nobody is told when the database is gone.
+    pub kind: String,
+    /// The robot's address, with its token.
+    pub url: String,
+    /// Key of the signature; empty without one.
+    pub secret: String,
+    /// The language of the two messages.
+    pub language: Language,
+}
+
+impl FallbackChannel {
+    /// What speaks on the other side; `None` without a channel.
+    #[must_use]
+    pub fn kind(&self) -> Option<ChannelKind> {
+        ChannelKind::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(&self.kind)).ok()
+    }
+}
+
+/// Address and secret are not for logs.
+impl std::fmt::Debug for FallbackChannel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FallbackChannel").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
 /// `[limits]`
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -165,6 +197,7 @@ impl Default for RawSettings {
             judge: Judge::default(),
             store: Store::default(),
             notify: Notify::default(),
+            fallback_channel: FallbackChannel::default(),
             limits: Limits::default(),
         }
     }
@@ -225,6 +258,12 @@ impl Default for Notify {
     }
 }
 
+impl Default for FallbackChannel {
+    fn default() -> Self {
+        Self { kind: String::new(), url: String::new(), secret: String::new(), language: Language::Chinese }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self { connections_max: 4096, blocks_in_flight_max: 128 }
@@ -250,6 +289,8 @@ pub struct Settings {
     pub store: Store,
     /// `[notify]`
     pub notify: Notify,
+    /// `[fallback_channel]`
+    pub fallback_channel: FallbackChannel,
     /// `[limits]`
     pub limits: Limits,
 }
@@ -325,6 +366,14 @@ impl RawSettings {
         if !self.site.zone.is_empty() && TimeZone::get(&self.site.zone).is_err() {
             return refuse("site.zone", self.site.zone, "give an IANA zone such as Asia/Shanghai, or leave it empty");
         }
+        let fallback = &self.fallback_channel;
+        if fallback.kind().is_none() && !(fallback.kind.is_empty() && fallback.url.is_empty()) {
+            let got = fallback.kind.clone();
+            return refuse("fallback_channel.kind", got, "give dingtalk, wecom, feishu or webhook");
+        }
+        if fallback.kind().is_some() && fallback.url.is_empty() {
+            return refuse("fallback_channel.url", String::new(), "give the address of the robot");
+        }
         if self.site.name.is_empty() || rustls_pki_types::ServerName::try_from(self.site.name.clone()).is_err() {
             return refuse("site.name", self.site.name, "give a DNS name such as forewarn.site");
         }
@@ -387,6 +436,7 @@ impl RawSettings {
             judge: self.judge,
             store: self.store,
             notify: self.notify,
+            fallback_channel: self.fallback_channel,
             limits: self.limits,
         })
     }
@@ -424,6 +474,11 @@ mod tests {
             ("[site]\nzone = \"Mars/Base\"", "site.zone = Mars/Base is not accepted"),
             ("[https]\ncert_file = \"a.pem\"", "give cert_file and key_file, or neither"),
             ("[store]\nfull_days = 0", "store.full_days = 0 is not accepted; give 1 to 3650 days"),
+            (
+                "[fallback_channel]\nkind = \"pager\"",
+                "fallback_channel.kind = pager is not accepted; give dingtalk, wecom",
+            ),
+            ("[fallback_channel]\nkind = \"wecom\"", "fallback_channel.url =  is not accepted; give the address"),
             ("[limits\n", "TOML parse error at line 1"),
         ];
         let dir = tempfile::tempdir().unwrap();

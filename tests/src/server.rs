@@ -27,6 +27,8 @@ pub struct Server {
     daemon: Daemon,
     console_port: u16,
     agent_port: u16,
+    /// Of the administrator, where another server of the site printed it.
+    password: Option<String>,
 }
 
 impl Deref for Server {
@@ -65,14 +67,33 @@ impl Server {
     /// # Errors
     /// When the TOML is malformed or no port can be had.
     pub fn new(store: &Store, settings: &str) -> Result<Self> {
+        Self::at(&store.url(), settings)
+    }
+
+    fn at(url: &str, settings: &str) -> Result<Self> {
         let mut daemon = Daemon::new("server", settings)?;
         let (console_port, agent_port) = (free_port()?, free_port()?);
-        daemon.change("database.url", store.url());
+        daemon.change("database.url", url.to_owned());
         daemon.change("console.listen", format!("127.0.0.1:{console_port}"));
         daemon.change("https.listen", format!("0.0.0.0:{agent_port}"));
         // The chat room of the tests is on loopback.
         daemon.change("notify.allow_loopback", true);
-        Ok(Self { daemon, console_port, agent_port })
+        Ok(Self { daemon, console_port, agent_port, password: None })
+    }
+
+    /// Starts another server of the same site: at an address of its own that shows the same data, with a copy of the
+    /// site key.
+    ///
+    /// # Errors
+    /// When it is not healthy in time.
+    pub fn companion(&self, url: &str, settings: &str) -> Result<Self> {
+        let mut server = Self::at(url, settings)?;
+        let folder = server.data_folder();
+        std::fs::create_dir_all(&folder)?;
+        std::fs::copy(self.data_folder().join("site.key"), folder.join("site.key")).context("copy the site key")?;
+        server.password = Some(self.admin_password()?);
+        server.restart()?;
+        Ok(server)
     }
 
     /// Starts it (again) on the same data, addresses and settings, and waits until it is healthy.
@@ -110,6 +131,20 @@ impl Server {
         format!("https://{address}:{}", self.agent_port)
     }
 
+    /// Its settings file, for commands beside it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn settings_file(&self) -> Result<PathBuf> {
+        self.daemon.config()
+    }
+
+    /// Its data folder: site key, embedded database.
+    #[must_use]
+    pub fn data_folder(&self) -> PathBuf {
+        self.daemon.folder().join("data")
+    }
+
     /// The file with the one-time token for a first agent.
     #[must_use]
     pub fn token_file(&self) -> PathBuf {
@@ -121,6 +156,9 @@ impl Server {
     /// # Errors
     /// When it was not printed.
     pub fn admin_password(&self) -> Result<String> {
+        if let Some(password) = &self.password {
+            return Ok(password.clone());
+        }
         // It answers before it has said so.
         wait_until("the password that a first start prints", SAYING_PATIENCE, || Ok(password_in(&self.log_text())))
     }

@@ -33,12 +33,18 @@ const ROOM_MAY_IMPORT: &[(&str, &str, &[&str])] = &[
     ("server", "seal", &["settings"]),
     ("server", "site", &["model", "store", "seal", "settings"]),
     ("server", "outbox", &["model", "store", "notify", "seal", "telemetry"]),
-    ("server", "judge", &["model", "store", "watch", "outbox", "telemetry"]),
+    ("server", "share", &["model"]),
+    ("server", "vigil", &["model", "store", "notify", "settings", "share"]),
+    ("server", "judge", &["model", "store", "watch", "outbox", "share", "telemetry"]),
     ("server", "replay", &["model", "series", "forecast", "watch"]),
     ("server", "intake", &["model", "store", "series", "judge", "telemetry"]),
     ("server", "settings", &["model"]),
     ("server", "telemetry", &["model"]),
-    ("server", "schedule", &["model", "store", "series", "forecast", "judge", "outbox", "telemetry", "settings"]),
+    (
+        "server",
+        "schedule",
+        &["model", "store", "series", "forecast", "judge", "outbox", "share", "telemetry", "settings"],
+    ),
 ];
 
 /// Rooms that nobody but the crate's root files may import.

@@ -7,4 +7,5 @@ pub mod host;
 pub mod incident;
 pub mod rule;
 pub mod series;
+pub mod server;
 pub mod user;

@@ -54,6 +54,13 @@ impl Forecaster {
         let hosts = jobs.store.hosts().await?;
         self.due_ms.retain(|id, _| hosts.iter().any(|host| host.id == *id));
         for host in hosts {
+            if !jobs.share.owns(host.id) {
+                // Another server goes on from the stored history; what was carried would be of the past.
+                if self.due_ms.remove(&host.id).is_some() {
+                    self.states.retain(|(_, key), _| key.host != host.id);
+                }
+                continue;
+            }
             // At once when first seen; then a host's turn within the period follows from its id, so that hosts do
             // not come all at once.
             let stagger_ms = i64::from(u16::from_le_bytes([host.id.0[0], host.id.0[1]])) % every_ms;

@@ -188,6 +188,10 @@ impl Pool {
         Self { place, write, read }
     }
 
+    pub(super) fn is_mysql(&self) -> bool {
+        matches!(self.place, Place::Mysql(_))
+    }
+
     /// Runs `work` in a transaction that writes; runs it again when it lost a race, so it must not keep anything
     /// from a run that failed.
     pub(super) async fn write<T: Send + 'static>(

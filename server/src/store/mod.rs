@@ -18,6 +18,7 @@ mod push;
 mod read;
 mod receipt;
 mod schema;
+mod server;
 mod setting;
 mod setup;
 mod size;

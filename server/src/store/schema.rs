@@ -211,5 +211,14 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    server (id) {
+        id -> Text,
+        started_ms -> BigInt,
+        beat -> BigInt,
+        address -> Text,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(host, host_state);
 diesel::allow_tables_to_appear_in_same_query!(incident, delivery);

@@ -37,13 +37,13 @@ fn blobs(store: &Store, query: &str) -> Result<Vec<Vec<u8>>> {
 }
 
 /// The layouts that the database holds.
-fn layouts(store: &Store) -> Result<BTreeMap<LayoutId, Layout>> {
+pub(crate) fn layouts(store: &Store) -> Result<BTreeMap<LayoutId, Layout>> {
     let all = blobs(store, "SELECT hex(bytes) FROM layout")?;
     all.iter().map(|bytes| Ok((LayoutId::of(bytes), Layout::decode(bytes)?))).collect()
 }
 
 /// The blocks that the database holds, every sample of them readable.
-fn stored_blocks(store: &Store) -> Result<Vec<Block>> {
+pub(crate) fn stored_blocks(store: &Store) -> Result<Vec<Block>> {
     let layouts = layouts(store)?;
     let decode = |bytes: &Vec<u8>| {
         let (block, unknown) = Block::decode(bytes, |id| layouts.get(&id).cloned())?;
@@ -54,7 +54,7 @@ fn stored_blocks(store: &Store) -> Result<Vec<Block>> {
 }
 
 /// The values of one series without an instance, by their second.
-fn samples(
+pub(crate) fn samples(
     blocks: &[Block],
     layouts: &BTreeMap<LayoutId, Layout>,
     entity: EntityId,

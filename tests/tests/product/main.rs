@@ -9,6 +9,7 @@ mod console;
 mod container;
 mod fault;
 mod fill;
+mod outage;
 mod packaging;
 mod parts;
 mod site;

@@ -12,7 +12,7 @@ STATIC := RUSTFLAGS="-C target-feature=+crt-static"
 HOST  := $(shell rustc -vV | sed -n 's/^host: //p')
 
 .DEFAULT_GOAL := help
-.PHONY: help fuzz openapi run demo fleet bench-store build test check machine house fmt fmt-check lint doc unit console console-test product images bundle
+.PHONY: help fuzz warnbench openapi run demo fleet bench-store build test check machine house fmt fmt-check lint doc unit console console-test product images bundle
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,6 +89,18 @@ product: tests/browser/node_modules/.package-lock.json ## End to end, on a real 
 tests/browser/node_modules/.package-lock.json: tests/browser/package.json tests/browser/package-lock.json
 	npm --prefix tests/browser ci
 	@touch $@
+
+# The folder of the benchmark (its data are not ours to keep here), and the decisions to compare with:
+# made by its baselines.py where a PYTHON with numpy is at hand, or given as AGAINST=<decisions.csv>.
+WARNBENCH ?= ../shared/warnbench
+PYTHON    ?= python3
+AGAINST   ?= target/warnbench/kcm_lite.csv
+
+warnbench: ## Replay the benchmark in WARNBENCH with the shipped code; fails when a bar is missed
+	@$(CARGO) build --locked --release -q -p forewarn-server --example warnbench
+	@test -s "$(AGAINST)" || ! $(PYTHON) -c 'import numpy' 2>/dev/null || \
+		$(PYTHON) $(WARNBENCH)/baselines.py --manifest $(WARNBENCH)/manifest-dev.json --out target/warnbench --only kcm_lite
+	@target/release/examples/warnbench $(WARNBENCH) $$(test -s "$(AGAINST)" && echo --against "$(AGAINST)")
 
 images: ## Both FROM scratch images from target/release, with the docker at hand
 	packaging/images.sh

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use forewarn_common::clock;
+use forewarn_server::forecast::Model;
 use forewarn_server::http::{App, auth};
 use forewarn_server::intake::Intake;
 use forewarn_server::judge::Judge;
@@ -103,8 +105,11 @@ fn main() -> anyhow::Result<()> {
             say(&serde_json::to_string_pretty(&http::openapi())?);
             Ok(())
         }
-        Command::Backtest(args) => replay::backtest(&args),
-        Command::Forecast(args) => replay::forecast_file(&args, &mut std::io::stdout().lock()),
+        Command::Backtest(args) => runtime()?.block_on(backtest(args)),
+        Command::Forecast(args) => {
+            let model = read_model(args.model.as_deref())?;
+            replay::forecast_file(&args, &model, &mut std::io::stdout().lock())
+        }
     }
 }
 
@@ -130,6 +135,29 @@ async fn open(place: &Where) -> anyhow::Result<(Settings, Seal, Store)> {
         tracing::info!("{line}");
     }
     Ok((settings, key, store))
+}
+
+/// The settings that a command names, or the defaults.
+fn read_model(named: Option<&str>) -> anyhow::Result<Model> {
+    named.map_or_else(|| Ok(Model::default()), |path| replay::read_model(Path::new(path)))
+}
+
+/// Replays on threads of its own, so that a signal can cancel it.
+async fn backtest(args: replay::BacktestArgs) -> anyhow::Result<()> {
+    let model = read_model(args.model.as_deref())?;
+    let cancel = Arc::new(AtomicBool::new(false));
+    let replaying = {
+        let cancel = Arc::clone(&cancel);
+        tokio::task::spawn_blocking(move || replay::backtest(&args, &model, &cancel))
+    };
+    let stopping = tokio::spawn(async move {
+        if wait_for_signal().await.is_ok() {
+            cancel.store(true, Ordering::Relaxed);
+        }
+    });
+    let done = replaying.await.context("the replay ended abnormally")?;
+    stopping.abort();
+    done
 }
 
 async fn run(args: RunArgs) -> anyhow::Result<()> {

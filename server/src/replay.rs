@@ -1,24 +1,29 @@
 //! The command line's view of the forecast: replays files through the same step function that
 //! judges live series, and writes what it would have said. Files in, files out; no judgement here.
 
+pub mod file;
 pub mod plot;
 
-use std::fs::File;
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
 
+use crate::forecast::score::{TICK_MS, ticks};
 use crate::forecast::{self, Model, State};
 use crate::model::forecast::State as Answer;
+use file::{Manifest, Task};
 
-/// Distance of the moments at which decisions are written.
-const TICK_MS: i64 = 300_000;
 /// Probabilities below this are not worth a row.
 const PROBABILITY_MIN: f64 = 0.02;
+/// Recordings of a longer span are refused: fifty years, which is more likely a wrong timestamp.
+const SPAN_MS_MAX: i64 = 50 * 366 * 86_400_000;
+/// Threads of a replay at most.
+const THREADS_MAX: usize = 256;
+/// First line of a table of decisions.
+pub const DECISIONS_HEAD: &str = "series_id,timestamp,warn,crossing_at,probability,earliest_at,latest_at\n";
 
 /// Replay a manifest of recorded series and write every decision.
 #[derive(Clone, Debug, clap::Args)]
@@ -29,76 +34,78 @@ pub struct BacktestArgs {
     /// Where the decisions go, as CSV.
     #[arg(long)]
     pub out: PathBuf,
-    /// Settings of the forecast as JSON; the defaults if left out.
+    /// Settings of the forecast: a JSON file, or the id of a trained model of this site (with
+    /// `--config` or `--data-dir`); the defaults if left out.
     #[arg(long)]
-    pub model: Option<PathBuf>,
+    pub model: Option<String>,
     /// Threads; all cores if left out.
     #[arg(long)]
     pub threads: Option<usize>,
 }
 
-#[derive(Debug, Deserialize)]
-struct Manifest {
-    series: Vec<Task>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Task {
-    id: String,
-    file: String,
-    threshold: f64,
-    horizon_s: i64,
-    eval_start: i64,
-}
-
-/// Runs `backtest`.
+/// Runs `backtest`: the table is written when all is done, or not at all.
 ///
 /// # Errors
-/// If a file cannot be read or written, or the manifest is not understood.
-pub fn backtest(args: &BacktestArgs) -> Result<()> {
-    let text = std::fs::read_to_string(&args.manifest)
-        .with_context(|| format!("cannot read manifest {}", args.manifest.display()))?;
-    let manifest: Manifest = serde_json::from_str(&text).context("manifest is not understood")?;
-    let base = args.manifest.parent().unwrap_or(Path::new(".")).to_path_buf();
-    let mut model = read_model(args.model.as_deref())?;
+/// If a file cannot be read or written, the manifest is not understood, or `cancel` turned true.
+pub fn backtest(args: &BacktestArgs, model: &Model, cancel: &AtomicBool) -> Result<()> {
+    let (manifest, base) = file::read_manifest(&args.manifest)?;
+    let rows = replay_all(&manifest, &base, model, threads(args.threads), cancel, &show_progress)?;
+    file::write_whole(&args.out, std::iter::once(DECISIONS_HEAD).chain(rows.iter().map(String::as_str)))
+}
+
+/// The threads that are wanted, or one a core.
+#[must_use]
+pub fn threads(wanted: Option<usize>) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    wanted.unwrap_or_else(cores).clamp(1, THREADS_MAX)
+}
+
+/// Replays every task and returns the rows of each, in the manifest's order whatever the threads.
+///
+/// # Errors
+/// If a series cannot be read, or `cancel` turned true.
+pub fn replay_all(
+    manifest: &Manifest,
+    base: &Path,
+    model: &Model,
+    threads: usize,
+    cancel: &AtomicBool,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<Vec<String>> {
     // The samples of a recording are all there: nothing more will come for a bucket.
-    model.close_after_ms = 0;
-    model.band_points = 0;
-    let threads = args.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
-    let next = AtomicUsize::new(0);
-    let done = AtomicUsize::new(0);
-    let results: Mutex<Vec<(usize, Result<String>)>> = Mutex::new(Vec::new());
+    let model = Model { close_after_ms: 0, band_points: 0, ..model.clone() };
+    let all = manifest.series.len();
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let results: Mutex<Vec<(usize, Result<String>)>> = Mutex::new(Vec::with_capacity(all));
+    progress(0, all);
     std::thread::scope(|scope| {
-        for _ in 0..threads.max(1) {
+        for _ in 0..threads.min(all) {
             scope.spawn(|| {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(task) = manifest.series.get(index) else {
+                    let Some(task) = manifest.series.get(index).filter(|_| !cancel.load(Ordering::Relaxed)) else {
                         return;
                     };
-                    let rows = replay(&base, task, &model);
-                    let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-                    show_progress(done, manifest.series.len());
+                    let rows = file::read_recording(&base.join(&task.file))
+                        .and_then(|found| replay(&found.points, task, &model, cancel));
                     if let Ok(mut all) = results.lock() {
                         all.push((index, rows));
                     }
+                    progress(done.fetch_add(1, Ordering::Relaxed) + 1, all);
                 }
             });
         }
     });
+    if cancel.load(Ordering::Relaxed) {
+        bail!("cancelled; nothing was written");
+    }
     let Ok(mut results) = results.into_inner() else { bail!("a replay thread failed") };
     results.sort_by_key(|r| r.0);
-    let mut out = BufWriter::new(File::create(&args.out)?);
-    writeln!(out, "series_id,timestamp,warn,crossing_at,probability,earliest_at,latest_at")?;
-    for (_, rows) in results {
-        out.write_all(rows?.as_bytes())?;
-    }
-    out.flush()?;
-    Ok(())
+    results.into_iter().map(|(_, rows)| rows).collect()
 }
 
 /// A line on the terminal while a replay runs; nothing where nobody looks.
-fn show_progress(done: usize, all: usize) {
+pub fn show_progress(done: usize, all: usize) {
     let mut terminal = std::io::stderr();
     if terminal.is_terminal() {
         let filled = 40 * done / all.max(1);
@@ -110,38 +117,28 @@ fn show_progress(done: usize, all: usize) {
     }
 }
 
-/// Reads `timestamp,value` lines (unix seconds) after a header.
-fn read_points(path: &Path) -> Result<Vec<(i64, f64)>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read series {}", path.display()))?;
-    let mut points = Vec::new();
-    for (number, line) in text.lines().enumerate().skip(1) {
-        if line.trim().is_empty() {
-            continue;
-        }
-        let mut cells = line.split(',');
-        let (Some(t), Some(v)) = (cells.next(), cells.next()) else {
-            bail!("{} line {}: want timestamp,value", path.display(), number + 1);
-        };
-        let t: f64 = t.trim().parse().with_context(|| format!("line {}", number + 1))?;
-        let v: f64 = v.trim().parse().unwrap_or(f64::NAN);
-        points.push(((t * 1000.0).round() as i64, v));
-    }
-    Ok(points)
-}
-
-fn replay(base: &Path, task: &Task, model: &Model) -> Result<String> {
-    let points = read_points(&base.join(&task.file))?;
+/// Replays one series, in time order, and returns its rows.
+///
+/// # Errors
+/// If `cancel` turned true.
+pub fn replay(points: &[(i64, f64)], task: &Task, model: &Model, cancel: &AtomicBool) -> Result<String> {
     let mut rows = String::new();
     let (Some(first), Some(end)) = (points.first(), points.last()) else {
         return Ok(rows);
     };
+    if end.0 - first.0 > SPAN_MS_MAX {
+        bail!("task {}: the first and the last sample are more than fifty years apart; mend the timestamps", task.id);
+    }
     let horizon_ms = task.horizon_s * 1000;
     let mut state = State::new(horizon_ms, model);
-    let ceil = |t: i64| t.div_euclid(TICK_MS) * TICK_MS + if t.rem_euclid(TICK_MS) > 0 { TICK_MS } else { 0 };
-    let mut tick = ceil(first.0);
-    let judged_from = ceil(task.eval_start * 1000);
+    let judged_from = ticks(&task.question(), end.0).next().unwrap_or(end.0);
+    let mut tick = first.0.div_euclid(TICK_MS) * TICK_MS;
+    tick += if tick < first.0 { TICK_MS } else { 0 };
     let mut taken = 0;
     while tick <= end.0 {
+        if cancel.load(Ordering::Relaxed) {
+            bail!("cancelled");
+        }
         let upto = taken + points[taken..].partition_point(|p| p.0 <= tick);
         let (next, said) = forecast::step(state, &points[taken..upto], task.threshold, horizon_ms, tick, model);
         state = next;
@@ -173,10 +170,10 @@ fn replay(base: &Path, task: &Task, model: &Model) -> Result<String> {
 /// Forecast one recorded series as of its last sample.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ForecastArgs {
-    /// CSV with a header and lines `timestamp,value` (unix seconds).
+    /// CSV with lines `time,value`; time is unix seconds or milliseconds, or RFC 3339.
     pub file: PathBuf,
-    /// The level that must not be reached.
-    #[arg(long)]
+    /// The level that must not be reached, in the file's unit.
+    #[arg(long, allow_negative_numbers = true)]
     pub threshold: f64,
     /// How far ahead to look, such as 90m, 4h or 1d.
     #[arg(long, default_value = "4h", value_parser = parse_span_ms)]
@@ -187,12 +184,13 @@ pub struct ForecastArgs {
     /// Print the answer as JSON instead.
     #[arg(long)]
     pub json: bool,
-    /// Settings of the forecast as JSON; the defaults if left out.
+    /// Settings of the forecast: a JSON file, or the id of a trained model of this site (with
+    /// `--config` or `--data-dir`); the defaults if left out.
     #[arg(long)]
-    pub model: Option<PathBuf>,
-    /// Bucket length, such as 5m or 10s.
-    #[arg(long, default_value = "5m", value_parser = parse_span_ms)]
-    pub step: i64,
+    pub model: Option<String>,
+    /// Bucket length, such as 5m or 10s; five minutes if left out.
+    #[arg(long, value_parser = parse_span_ms)]
+    pub step: Option<i64>,
 }
 
 /// Reads `90m`, `4h`, `1d`, `300s` as milliseconds.
@@ -207,47 +205,86 @@ fn parse_span_ms(text: &str) -> Result<i64, String> {
         "d" => 86_400_000,
         _ => return Err(format!("{text} has no unit; write 300s, 90m, 4h or 1d")),
     };
-    match number.parse::<i64>() {
-        Ok(n) if (1..=10_000).contains(&n) => Ok(n * unit_ms),
+    match number.trim().parse::<f64>() {
+        Ok(n) if n > 0.0 && n <= 10_000.0 => Ok((n * unit_ms as f64).round().max(1.0) as i64),
         _ => Err(format!("{text} is not a length of time; write 300s, 90m, 4h or 1d")),
     }
 }
 
-/// Runs `forecast`: the answer as of the last sample, in words, as a plot, and with its reasons.
+/// Runs `forecast`: the answer as of the last sample, in words, with its reasons and as a plot.
 ///
 /// # Errors
 /// If the file cannot be read or the plot cannot be written.
-pub fn forecast_file(args: &ForecastArgs, out: &mut impl Write) -> Result<()> {
-    let mut points = read_points(&args.file)?;
-    points.sort_by_key(|p| p.0);
-    let Some(now_ms) = points.last().map(|p| p.0) else {
-        bail!("{} holds no sample; give a file with lines timestamp,value", args.file.display());
+pub fn forecast_file(args: &ForecastArgs, model: &Model, out: &mut impl Write) -> Result<()> {
+    let found = file::read_recording(&args.file)?;
+    let Some(now_ms) = found.points.iter().rev().find(|point| point.1.is_finite()).map(|point| point.0) else {
+        bail!("{} holds no value; give a file with lines like 1700000000,42.5", args.file.display());
     };
-    let model = Model { step_ms: args.step, close_after_ms: 0, ..read_model(args.model.as_deref())? };
-    let (_, said) = forecast::assess(&points, args.threshold, args.horizon, now_ms, &model);
+    let model = Model { step_ms: args.step.unwrap_or(model.step_ms), close_after_ms: 0, ..model.clone() };
+    let (state, said) = forecast::assess(&found.points, args.threshold, args.horizon, now_ms, &model);
     let name = args.file.file_stem().unwrap_or_default().to_string_lossy();
-    let picture = plot::Picture { title: &name, past: &points, said: &said, then: &[] };
+    // As much of the past as leaves the horizon visible.
+    let seen_from = now_ms.saturating_sub(args.horizon.saturating_mul(plot::PAST_HORIZONS).max(24 * model.step_ms));
+    let past = &found.points[found.points.partition_point(|point| point.0 < seen_from)..];
+    let past = &past[..past.partition_point(|point| point.0 <= now_ms)];
+    let picture = plot::Picture { title: &name, past, said: &said, then: &[] };
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&said)?)?;
     } else {
         writeln!(out, "{}", plot::sentence(&said))?;
-        for because in &said.reasons {
-            writeln!(out, "  {}", serde_json::to_string(because)?)?;
+        let because = plot::because(&said);
+        if !because.is_empty() {
+            writeln!(out, "because {}", because.join("; "))?;
         }
+        for note in notes(&found, args.threshold, &said.state, state.left_out()) {
+            writeln!(out, "note: {note}")?;
+        }
+        writeln!(out)?;
         write!(out, "{}", plot::text(&picture))?;
     }
     if let Some(path) = &args.plot {
-        std::fs::write(path, plot::svg(&picture)).with_context(|| format!("cannot write plot {}", path.display()))?;
+        file::write_whole(path, [plot::svg(&picture).as_str()]).context("the plot")?;
     }
     Ok(())
 }
 
-/// The settings in a file, or the defaults.
-fn read_model(path: Option<&Path>) -> Result<Model> {
-    let Some(path) = path else {
-        return Ok(Model::default());
-    };
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read model {}", path.display()))?;
+/// What a person should know of the file before believing the answer.
+fn notes(found: &file::Recording, threshold: f64, answer: &Answer, left_out: u64) -> Vec<String> {
+    let mut notes = Vec::new();
+    let count = |n: usize| if n == 1 { "1 sample".to_owned() } else { format!("{n} samples") };
+    if found.missing > 0 {
+        notes.push(format!("{} without a number: treated as missing, not as zero", count(found.missing)));
+    }
+    if found.backward > 0 {
+        notes.push(format!("{} stood before an earlier one: put in order of time", count(found.backward)));
+    }
+    if found.repeated > 0 {
+        notes.push(format!("{} at a time that another one has: averaged", count(found.repeated)));
+    }
+    let unusable = left_out.saturating_sub(found.missing as u64);
+    if unusable > 0 {
+        notes.push(format!("{} left out as no measurement or too far from the others", count(unusable as usize)));
+    }
+    let values = found.points.iter().map(|point| point.1).filter(|value| value.is_finite());
+    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+    let far_below = threshold > 0.0 && threshold <= 1.0 && low > 1.0;
+    let far_above = threshold > 1.0 && high > 0.0 && threshold > 20.0 * high;
+    if !matches!(answer, Answer::NoForecast { .. }) && (far_below || far_above) {
+        notes.push(format!(
+            "the values run from {} to {}; is the threshold {threshold} in their unit?",
+            plot::number(low),
+            plot::number(high)
+        ));
+    }
+    notes
+}
+
+/// The settings in a file.
+///
+/// # Errors
+/// It cannot be read, is not understood, or has a setting out of range.
+pub fn read_model(path: &Path) -> Result<Model> {
+    let text = file::read_text("model", path)?;
     let model: Model =
         serde_json::from_str(&text).with_context(|| format!("model {} is not understood", path.display()))?;
     model.check().with_context(|| format!("model {}", path.display()))?;

@@ -6,8 +6,10 @@ mod stories;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
-use forewarn_server::replay::{BacktestArgs, ForecastArgs, backtest, forecast_file};
+use forewarn_server::forecast::Model;
+use forewarn_server::replay::{BacktestArgs, ForecastArgs, backtest, forecast_file, read_model};
 
 fn write_series(folder: &Path, name: &str, values: &[f64]) {
     let mut text = String::from("timestamp,value\n");
@@ -38,7 +40,7 @@ fn manifest(folder: &Path) -> PathBuf {
 
 fn run(manifest: &Path, out: PathBuf, threads: usize) -> String {
     let args = BacktestArgs { manifest: manifest.into(), out: out.clone(), model: None, threads: Some(threads) };
-    backtest(&args).unwrap();
+    backtest(&args, &Model::default(), &AtomicBool::new(false)).unwrap();
     std::fs::read_to_string(out).unwrap()
 }
 
@@ -58,19 +60,35 @@ fn decisions_are_the_same_bytes_on_one_and_on_three_threads() {
 #[test]
 fn unknown_setting_and_missing_file_are_named() {
     let folder = tempfile::tempdir().unwrap();
-    let manifest = manifest(folder.path());
-    let model = folder.path().join("model.json");
+    let path = folder.path().join("model.json");
     let said = |text: &str| {
-        std::fs::write(&model, text).unwrap();
-        let out = folder.path().join("out.csv");
-        let args = BacktestArgs { manifest: manifest.clone(), out, model: Some(model.clone()), threads: Some(1) };
-        format!("{:#}", backtest(&args).unwrap_err())
+        std::fs::write(&path, text).unwrap();
+        format!("{:#}", read_model(&path).unwrap_err())
     };
     assert!(said(r#"{"on_probabilty": 0.7}"#).contains("on_probabilty"));
     assert!(said(r#"{"on_probability": 7}"#).contains("on_probability is out of range"));
     assert!(said(r#"{"version": 99}"#).contains("version 99"));
+    let manifest = manifest(folder.path());
     std::fs::remove_file(folder.path().join("leak.csv")).unwrap();
-    assert!(said("{}").contains("leak.csv"));
+    let out = folder.path().join("out.csv");
+    let args = BacktestArgs { manifest, out: out.clone(), model: None, threads: Some(1) };
+    let error = backtest(&args, &Model::default(), &AtomicBool::new(false)).unwrap_err();
+    assert!(format!("{error:#}").contains("leak.csv"));
+    assert!(!out.exists(), "half a table must not pass for a whole one");
+}
+
+#[test]
+fn cancelled_backtest_leaves_the_old_table_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = manifest(folder.path());
+    let out = folder.path().join("out.csv");
+    std::fs::write(&out, "old").unwrap();
+    let before = std::fs::read_dir(folder.path()).unwrap().count();
+    let args = BacktestArgs { manifest, out: out.clone(), model: None, threads: Some(2) };
+    let error = backtest(&args, &Model::default(), &AtomicBool::new(true)).unwrap_err();
+    assert!(error.to_string().contains("cancelled"));
+    assert_eq!(std::fs::read_to_string(out).unwrap(), "old");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), before);
 }
 
 #[test]
@@ -85,10 +103,10 @@ fn one_file_is_answered_in_words_and_as_a_picture() {
         plot: Some(plot.clone()),
         json: false,
         model: None,
-        step: 300_000,
+        step: None,
     };
     let mut said = Vec::new();
-    forecast_file(&args, &mut said).unwrap();
+    forecast_file(&args, &Model::default(), &mut said).unwrap();
     let said = String::from_utf8(said).unwrap();
     assert!(said.starts_with("warning: "), "said {said}");
     let svg = std::fs::read_to_string(plot).unwrap();

@@ -5,6 +5,7 @@
 mod band;
 mod judge;
 mod learn;
+pub mod score;
 mod settings;
 mod slow;
 mod standing;

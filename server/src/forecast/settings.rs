@@ -10,7 +10,7 @@ pub const MODEL_VERSION: u32 = 1;
 pub const WINDOW_BUCKETS_MAX: usize = 8064;
 
 /// How a series is judged.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Model {
     /// Version of this record.

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use crate::model::forecast::{Forecast, Reason, State};
+use crate::model::forecast::{Because, Carry, Expert, Forecast, Reason, State};
 
 /// Points drawn of the history; more would not be seen and make the file large.
 const POINTS_MAX: usize = 360;
@@ -15,6 +15,11 @@ const TOP: f64 = 34.0;
 const BOTTOM: f64 = 30.0;
 const ROWS: usize = 16;
 const COLUMNS: usize = 76;
+
+/// How many horizons of the past a plot of the command line shows.
+pub const PAST_HORIZONS: i64 = 6;
+/// Reasons that are said; the rest is in the JSON.
+const REASONS_MAX: usize = 3;
 
 /// What to draw: the past, what was said, and, for a story told afterwards, what then happened.
 #[derive(Clone, Copy, Debug)]
@@ -128,8 +133,9 @@ pub fn svg(picture: &Picture<'_>) -> String {
     put(format_args!("<text x=\"{LEFT}\" y=\"29\" fill=\"#555\">{}</text>", escaped(&sentence(said))));
     for (value, y) in [(high, top + 4.0), (f.low, bottom), (said.threshold, y + 4.0)] {
         put(format_args!(
-            "<text x=\"{:.1}\" y=\"{y:.1}\" text-anchor=\"end\" fill=\"#555\">{value:.1}</text>",
-            LEFT - 4.0
+            "<text x=\"{:.1}\" y=\"{y:.1}\" text-anchor=\"end\" fill=\"#555\">{}</text>",
+            LEFT - 4.0,
+            number(value)
         ));
     }
     put(format_args!("<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"#555\">now</text>", bottom + 14.0));
@@ -145,70 +151,194 @@ pub fn svg(picture: &Picture<'_>) -> String {
     s
 }
 
-/// The picture as lines of text: `.` past, `:` band, `-` threshold, `|` now.
+/// The picture as lines of text: `*` past, `:` expected band, `-` threshold, `|` now, `x` the
+/// range of the crossing.
 #[must_use]
 pub fn text(picture: &Picture<'_>) -> String {
     let f = Frame::of(picture);
+    let said = picture.said;
     let mut cells = vec![[' '; COLUMNS]; ROWS];
-    let column = |t_ms: i64| ((f.share_x(t_ms) * (COLUMNS - 1) as f64) as usize).min(COLUMNS - 1);
+    let column = |t_ms: i64| ((f.share_x(t_ms).clamp(0.0, 1.0) * (COLUMNS - 1) as f64) as usize).min(COLUMNS - 1);
     let row = |value: f64| ROWS - 1 - ((f.share_y(value).clamp(0.0, 1.0) * (ROWS - 1) as f64).round() as usize);
-    cells[row(picture.said.threshold)] = ['-'; COLUMNS];
-    for b in &picture.said.band {
-        for cell in &mut cells[row(b.high)..=row(b.low)] {
-            cell[column(b.t_ms)] = ':';
+    let threshold_row = row(said.threshold);
+    for pair in said.band.windows(2) {
+        // Every column between two points of the band, so that it has no holes.
+        for x in column(pair[0].t_ms)..=column(pair[1].t_ms) {
+            for cells in &mut cells[row(pair[1].high)..=row(pair[1].low)] {
+                cells[x] = ':';
+            }
         }
     }
+    cells[threshold_row] = ['-'; COLUMNS];
+    let now = column(said.at_ms);
     for line in &mut cells {
-        line[column(picture.said.at_ms)] = '|';
+        line[now] = '|';
+    }
+    if let State::Warning { earliest_ms, latest_ms, .. } = said.state {
+        for x in column(earliest_ms)..=column(latest_ms) {
+            cells[threshold_row][x] = 'x';
+        }
     }
     for p in picture.past.iter().filter(|p| p.1.is_finite()) {
-        cells[row(p.1)][column(p.0)] = '.';
+        cells[row(p.1)][column(p.0)] = '*';
     }
     let mut text = String::new();
+    let step = (f.high - f.low) / (ROWS - 1) as f64;
     for (i, line) in cells.iter().enumerate() {
-        let value = f.high - (f.high - f.low) * i as f64 / (ROWS - 1) as f64;
-        let _ = writeln!(text, "{value:>10.1} {}", line.iter().collect::<String>().trim_end());
+        // The threshold's row carries the threshold itself.
+        let value = if i == threshold_row { said.threshold } else { f.high - step * i as f64 };
+        let _ = writeln!(text, "{:>10} {}", number(value), line.iter().collect::<String>().trim_end());
     }
+    let (past, ahead) = (span(said.at_ms - f.from_ms), span(f.to_ms - said.at_ms));
+    let mut axis = vec![' '; COLUMNS];
+    let put = |axis: &mut Vec<char>, from: usize, word: &str| {
+        for (cell, letter) in axis.iter_mut().skip(from).zip(word.chars()) {
+            *cell = letter;
+        }
+    };
+    if said.at_ms > f.from_ms && now > past.len() + 6 {
+        put(&mut axis, 0, &format!("{past} ago"));
+    }
+    put(&mut axis, now.saturating_sub(1).min(COLUMNS - 3), "now");
+    if now + ahead.len() + 6 < COLUMNS {
+        put(&mut axis, COLUMNS - ahead.len() - 3, &format!("in {ahead}"));
+    }
+    let _ = writeln!(text, "{:>10} {}", "", axis.iter().collect::<String>().trim_end());
     text
 }
 
 /// The answer in one English sentence.
 #[must_use]
 pub fn sentence(said: &Forecast) -> String {
+    let (threshold, horizon) = (number(said.threshold), span(said.horizon_ms));
     match said.state {
         State::NoForecast { reason } => format!("no forecast: {}", refusal(reason)),
-        State::Stable => format!(
-            "stable: {:.0} % to reach {} within {}",
-            100.0 * said.probability,
-            said.threshold,
-            span(said.horizon_ms)
-        ),
-        State::Breached => format!("breached: {:.1} is at or over {}", said.value, said.threshold),
+        State::Stable => {
+            let percent = percent(said.probability);
+            format!("stable at {}: {percent} to reach {threshold} within {horizon}", number(said.value))
+        }
+        State::Breached => format!("breached: {} is at or over {threshold}", number(said.value)),
         State::Warning { probability, earliest_ms, likely_ms, latest_ms } => format!(
-            "warning: {:.0} % to reach {} within {}, in about {} (between {} and {})",
-            100.0 * probability,
-            said.threshold,
-            span(said.horizon_ms),
+            "warning: {} to reach {threshold} within {horizon}, in about {} (between {} and {}); now {}",
+            percent(probability),
             span(likely_ms - said.at_ms),
             span(earliest_ms - said.at_ms),
-            span(latest_ms - said.at_ms)
+            span(latest_ms - said.at_ms),
+            number(said.value),
         ),
+    }
+}
+
+/// Why, as parts of one English sentence, most telling first.
+#[must_use]
+pub fn because(said: &Forecast) -> Vec<String> {
+    said.reasons.iter().filter_map(|because| reason(*because, said)).take(REASONS_MAX).collect()
+}
+
+fn reason(because: Because, said: &Forecast) -> Option<String> {
+    Some(match because {
+        Because::Record { horizons, .. } if horizons < 1.0 => return None,
+        Because::Record { crossed_ratio, horizons } => format!(
+            "from states like this one, {} went over within {} (about {:.0} such spans of its own past)",
+            times(crossed_ratio),
+            span(said.horizon_ms),
+            horizons.floor()
+        ),
+        Because::Expert { expert, expects, .. } => {
+            format!("{} has been right most often here and expects up to {}", way(expert), number(expects))
+        }
+        Because::Trend { window_ms, slope_per_hour, .. } => format!(
+            "it {} by {} an hour over the last {}",
+            if slope_per_hour < 0.0 { "falls" } else { "rises" },
+            number(slope_per_hour.abs()),
+            span(window_ms)
+        ),
+        Because::Sawtooth { period_ms, top } => {
+            format!("it comes down by itself about every {}, next peak about {}", span(period_ms), number(top))
+        }
+        Because::Decomposition { probability, .. } => {
+            format!("its daily and weekly season with trend gives {}", percent(probability))
+        }
+        Because::Reset { age_ms } => format!("its trend is counted from the drop {} ago", span(age_ms)),
+    })
+}
+
+fn way(expert: Expert) -> String {
+    match expert {
+        Expert::Hold => "\"it stays as it is\"".into(),
+        Expert::Trend { half: false, .. } => "its recent straight trend".into(),
+        Expert::Trend { half: true, .. } => "half of its recent trend".into(),
+        Expert::LongTrend => "its long trend".into(),
+        Expert::Envelope { .. } => "the drift of its peaks".into(),
+        Expert::Season { days, carry } => {
+            let day = match days {
+                1 => "yesterday".to_owned(),
+                7 => "a week ago".to_owned(),
+                _ => format!("{days} days ago"),
+            };
+            let what = match carry {
+                Carry::Level => "the level",
+                Carry::Rise => "the rise",
+                Carry::Drift => "the level plus drift",
+                Carry::Growth => "the level times growth",
+            };
+            format!("{what} of the same hours {day}")
+        }
+    }
+}
+
+/// A share as one of ten, where a percentage would claim more than was counted.
+fn times(ratio: f64) -> String {
+    match (10.0 * ratio).round() as i64 {
+        0 if ratio < 0.01 => "none".into(),
+        0 => "fewer than one in ten".into(),
+        10 => "nearly all".into(),
+        tenths => format!("{tenths} in ten"),
+    }
+}
+
+fn percent(probability: f64) -> String {
+    match 100.0 * probability {
+        below if below < 1.0 => "below 1 %".into(),
+        above if above > 99.0 => "over 99 %".into(),
+        percent => format!("{percent:.0} %"),
+    }
+}
+
+/// A value with the digits that people read, whatever its size.
+#[must_use]
+pub fn number(value: f64) -> String {
+    let magnitude = value.abs();
+    if value == 0.0 || !value.is_finite() {
+        return format!("{value}");
+    }
+    match magnitude {
+        1e7.. | ..1e-4 => format!("{value:.2e}"),
+        1000.0.. => format!("{value:.0}"),
+        _ => {
+            let text = match magnitude {
+                10.0.. => format!("{value:.1}"),
+                1.0.. => format!("{value:.2}"),
+                _ => format!("{value:.4}"),
+            };
+            text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        }
     }
 }
 
 fn refusal(reason: Reason) -> String {
     match reason {
         Reason::TooShort { have_ms, need_ms } => {
-            format!("{} of history, {} needed", span(have_ms), span(need_ms))
+            format!("{} of history, {} is needed", span(have_ms), span(need_ms))
         }
         Reason::TooManyGaps { missing_ratio, limit_ratio } => format!(
-            "{:.0} % of the samples are missing, {:.0} % is the most",
+            "{:.0} % of the recent samples are missing, {:.0} % is the most",
             100.0 * missing_ratio,
             100.0 * limit_ratio
         ),
         Reason::Stale { age_ms, .. } => format!("the last sample is {} old", span(age_ms)),
         Reason::HorizonTooLong { limit_ms } => {
-            format!("the horizon is longer than {}", span(limit_ms))
+            format!("the horizon is longer than {}, the most at this bucket length; shorten it", span(limit_ms))
         }
         Reason::BadQuestion => "threshold or horizon is not usable".into(),
     }
@@ -218,7 +348,7 @@ fn refusal(reason: Reason) -> String {
 fn span(ms: i64) -> String {
     let minutes = ms / 60_000;
     match minutes {
-        0 => format!("{} s", ms / 1000),
+        ..=0 => format!("{} s", ms.max(0) / 1000),
         1..120 => format!("{minutes} min"),
         120..2880 => format!("{:.1} h", minutes as f64 / 60.0),
         _ => format!("{:.1} d", minutes as f64 / 1440.0),

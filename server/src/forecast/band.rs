@@ -7,18 +7,18 @@ use super::settings::Model;
 use crate::model::forecast::BandPoint;
 
 /// Past courses that are drawn from.
-const COURSES_MAX: usize = 64;
+const COURSES_MAX: usize = 32;
 /// The tenth and the ninetieth percentile of a normal distribution.
 const TENTH_SIGMA: f64 = 1.2816;
 
-pub(crate) fn band(m: &Memory, v: &Verdict, at_ms: i64, model: &Model) -> Vec<BandPoint> {
+pub(crate) fn band(m: &Memory, v: &Verdict, weights: &[f32], at_ms: i64, model: &Model) -> Vec<BandPoint> {
     let points = model.band_points.min(m.horizon);
     if points == 0 {
         return Vec::new();
     }
     let now = &m.now;
-    let mut order: Vec<usize> = (0..m.at.len().min(v.weights.len())).collect();
-    let by_weight = |a: &usize, b: &usize| v.weights[*b].total_cmp(&v.weights[*a]);
+    let mut order: Vec<usize> = (0..m.at.len().min(weights.len())).collect();
+    let by_weight = |a: &usize, b: &usize| weights[*b].total_cmp(&weights[*a]);
     if order.len() > COURSES_MAX {
         order.select_nth_unstable_by(COURSES_MAX - 1, by_weight);
         order.truncate(COURSES_MAX);
@@ -26,6 +26,7 @@ pub(crate) fn band(m: &Memory, v: &Verdict, at_ms: i64, model: &Model) -> Vec<Ba
     // A trend may climb no higher than what the judgement expects.
     let slope = v.trend.map_or(0.0, |(index, _)| now.trends[index].slope);
     let share = if order.len() < 3 { 0.0 } else { v.horizons / (v.horizons + model.prior_horizons) };
+    let mut moves: Vec<(f32, f32)> = Vec::with_capacity(order.len());
     (1..=points)
         .map(|i| {
             let ahead = (i * m.horizon) / points;
@@ -34,12 +35,13 @@ pub(crate) fn band(m: &Memory, v: &Verdict, at_ms: i64, model: &Model) -> Vec<Ba
                 model.trend_error_ratio * rise.abs() + 3.0 * now.noise * (ahead as f64 / m.horizon as f64).sqrt();
             let spread = TENTH_SIGMA * sigma;
             let line = [rise - spread, rise, rise + spread];
-            let mut moves: Vec<(f64, f32)> = order
-                .iter()
-                .filter(|j| m.at[**j] + ahead < m.len())
-                .map(|j| (f64::from(m.level[m.at[*j] + ahead] - m.level[m.at[*j]]), v.weights[*j]))
-                .collect();
-            moves.sort_by(|a, b| a.0.total_cmp(&b.0));
+            moves.clear();
+            moves.extend(order.iter().filter_map(|j| {
+                let at = m.at[*j] as usize;
+                let then = m.level.get(at + ahead)?;
+                Some((then - m.level[at], weights[*j]))
+            }));
+            moves.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
             let total: f32 = moves.iter().map(|x| x.1).sum();
             let mut levels = [0.0; 3];
             for ((level, quantile), straight) in levels.iter_mut().zip([0.1, 0.5, 0.9]).zip(line) {
@@ -48,7 +50,7 @@ pub(crate) fn band(m: &Memory, v: &Verdict, at_ms: i64, model: &Model) -> Vec<Ba
                     run += x.1;
                     run >= quantile * total
                 });
-                let seen = seen.map_or(straight, |x| x.0);
+                let seen = seen.map_or(straight, |x| f64::from(x.0));
                 *level = now.level + share * seen + (1.0 - share) * straight;
             }
             let t_ms = at_ms + ahead as i64 * model.step_ms;

@@ -3,7 +3,6 @@
 
 use super::learn::{HELD_BUCKETS, Memory};
 use super::settings::Model;
-use super::slow::Course;
 
 /// Trends below this support claim nothing.
 const SUPPORT_MIN: f64 = 1.5;
@@ -19,6 +18,8 @@ const HALFLIFE_HORIZONS_MIN: f64 = 4.0;
 const RISE_WIDTH: f64 = 0.3;
 const DEPTH_WIDTH: f64 = 0.2;
 const PHASE_WIDTH: f32 = 0.06;
+/// The same for the claims of a trend, as logarithms.
+const CLAIM_WIDTH: f32 = 1.1;
 /// Weight left to states of another phase of the day.
 const OTHER_PHASE: f32 = 0.35;
 
@@ -26,6 +27,12 @@ const OTHER_PHASE: f32 = 0.35;
 /// it, one in ten after the second.
 const EARLY_RATIO: f64 = 0.5;
 const LATE_RATIO: f64 = 1.8;
+/// Horizons with fewer buckets go without the heavy expert: there it changes nothing for the better.
+const SLOW_HORIZON_BUCKETS_MIN: usize = 96;
+/// Below this probability the heavy expert is not asked: at the default share it could not start a warning …
+const ASKED_PROBABILITY: f64 = 0.05;
+/// … unless the threshold is within this many times what the series moved over the last horizon.
+const ASKED_RANGES: f64 = 3.0;
 /// Past states that show how a rise runs.
 const SHAPES_MAX: usize = 24;
 
@@ -49,20 +56,22 @@ pub(crate) struct Verdict {
     pub(crate) expected: f64,
     /// Probability by the heavy expert.
     pub(crate) slow: Option<f64>,
-    /// How much each past state resembles the present one.
-    pub(crate) weights: Vec<f32>,
 }
 
-/// Room for the weights of past states, reused between steps.
+/// Weights of the past states, in room that is reused between steps.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scratch {
-    weights: Vec<f32>,
+    /// By age alone.
+    plain: Vec<f32>,
+    /// By how much each resembles the present one.
+    pub(crate) alike: Vec<f32>,
 }
 
-/// Judges the newest bucket against `threshold`.
+/// Judges the newest bucket against `threshold`. The heavy expert (`course`) is asked only where its
+/// answer could make a difference.
 pub(crate) fn judge(
     m: &Memory,
-    course: Option<&Course>,
+    course: impl FnOnce() -> Option<f64>,
     threshold: f64,
     model: &Model,
     scratch: &mut Scratch,
@@ -89,15 +98,14 @@ pub(crate) fn judge(
         let mut p = upper_tail((threshold - t.up) / spread) * faith;
         if !record.at.is_empty() {
             let (mut all, mut over) = (0.0_f64, 0.0_f64);
-            let gain_log = gain.ln();
-            let need = gap / gain;
+            let gain_log = gain.ln() as f32;
+            let need = (gap / gain) as f32;
+            let age_scale = (std::f64::consts::LN_2 / halflife) as f32;
             for ((at, ratio), claim) in record.at.iter().zip(&record.ratio).zip(&record.claim_log) {
-                let z = (f64::from(*claim) - gain_log) / 1.1;
-                let w = (-((k - at) as f64) / halflife * std::f64::consts::LN_2 - 0.5 * z * z).exp();
+                let z = (claim - gain_log) / CLAIM_WIDTH;
+                let w = f64::from(exp_approx(-((k as u32 - at) as i32 as f32) * age_scale - 0.5 * z * z));
                 all += w;
-                if f64::from(*ratio) >= need {
-                    over += w;
-                }
+                over += if *ratio >= need { w } else { 0.0 };
             }
             let n = all * m.stride as f64 / h * now.teeth * model.record_weight;
             p = (n * over / (all + 1e-12) + p) / (n + 1.0);
@@ -120,10 +128,9 @@ pub(crate) fn judge(
         // A long horizon needs a few of its own lengths to learn from.
         let recent =
             (model.recent_halflife_ms as f64 / model.step_ms as f64).max(HALFLIFE_HORIZONS_MIN * h).min(halflife);
-        weigh_plain(m, k, recent, &mut scratch.weights);
-        let plain = mixture(m, threshold, model, &scratch.weights, k, false);
-        weigh(m, k, halflife, &mut scratch.weights);
-        let alike = mixture(m, threshold, model, &scratch.weights, k, true);
+        weigh_plain(m, k, recent, &mut scratch.plain);
+        weigh(m, k, halflife, &mut scratch.alike);
+        let [plain, alike] = mixtures(m, threshold, model, scratch, k);
         let (mut p_sum, mut e_sum, mut h_sum) = (0.0, 0.0, 0.0);
         for (mix, share) in [(&plain, whole_share), (&alike, 1.0 - whole_share)] {
             p_sum += share * (mix.horizons * mix.over + n0 * trend) / (mix.horizons + n0);
@@ -135,15 +142,18 @@ pub(crate) fn judge(
         verdict.horizons = h_sum;
         verdict.record = whole_share * plain.over + (1.0 - whole_share) * alike.over;
         verdict.best = Some(alike.best);
+    } else {
+        scratch.alike.clear();
     }
-    if let Some(course) = course {
-        let p = course.judge(k, m.horizon, threshold);
+    if m.horizon >= SLOW_HORIZON_BUCKETS_MIN {
         let share = model.decomposition_ratio;
-        probability = (1.0 - share) * probability + share * p;
-        verdict.slow = Some(p);
-    }
-    if model.band_points > 0 {
-        verdict.weights.clone_from(&scratch.weights);
+        if probability < ASKED_PROBABILITY && gap > ASKED_RANGES * now.range {
+            // Not asked, it counts as no: with its full consent there would be no warning either.
+            probability *= 1.0 - share;
+        } else if let Some(p) = course() {
+            probability = (1.0 - share) * probability + share * p;
+            verdict.slow = Some(p);
+        }
     }
     if gap <= 0.0 {
         probability = probability.max(0.5);
@@ -153,7 +163,7 @@ pub(crate) fn judge(
     let gain = expected - now.level;
     verdict.ahead = if gain > 1e-9 * now.noise { h * gap.max(0.0) / gain } else { 1.25 * h };
     if verdict.probability >= model.off_probability && past >= 3 && gain > 1e-9 * now.noise && verdict.horizons > 0.3 {
-        shape(m, gap, gain, &scratch.weights, &mut verdict);
+        shape(m, gap, gain, &scratch.alike, &mut verdict);
     }
     verdict.ahead = verdict.ahead.clamp(1.0, 1.25 * h);
     let (early, late) = verdict.ahead_range;
@@ -168,39 +178,56 @@ struct Mixture {
     best: (usize, f64, f64),
 }
 
-/// The experts, each corrected by its weighted errors and weighed by them.
-fn mixture(m: &Memory, threshold: f64, model: &Model, weights: &[f32], k: usize, env: bool) -> Mixture {
+/// One expert under one weighing of the past: its loss, its mean error, its share of errors that go over.
+#[derive(Clone, Copy)]
+struct Showing {
+    loss: f64,
+    mean: f64,
+    over: f64,
+}
+
+/// The experts, each corrected by its weighted errors and weighed by them: over the whole past taken
+/// alike, without the envelopes, and over what resembles the present. One pass for both.
+fn mixtures(m: &Memory, threshold: f64, model: &Model, scratch: &Scratch, k: usize) -> [Mixture; 2] {
     let now = &m.now;
-    let total: f64 = f64::from(sum(weights));
-    let horizons = total * m.stride as f64 / m.horizon as f64 * HORIZON_WEIGHT * now.teeth;
-    let inverse = 1.0 / total;
-    let mut loss_min = f64::INFINITY;
-    let mut table: Vec<(f64, f64, f64)> = Vec::with_capacity(m.experts.len());
+    let weights = [scratch.plain.as_slice(), scratch.alike.as_slice()];
+    let inverse = weights.map(|w| 1.0 / f64::from(sum(w)));
+    let silent = Showing { loss: f64::INFINITY, mean: 0.0, over: 0.0 };
+    let mut table = [vec![silent; m.experts.len()], vec![silent; m.experts.len()]];
     for (e, errors) in m.errors.iter().enumerate() {
-        if k < m.ready_at[e] || (!env && matches!(m.experts[e], crate::model::forecast::Expert::Envelope { .. })) {
-            table.push((f64::INFINITY, 0.0, 0.0));
+        if k < m.ready_at[e] {
             continue;
         }
-        let mean = f64::from(dot(weights, errors)) * inverse;
-        let need = (threshold - now.experts[e]) as f32;
-        let slack = 1e-6 * now.noise as f32;
-        let (away, over) = spread(weights, errors, mean as f32, need - slack);
-        let loss = f64::from(away) * inverse + NOISE_LOSS * now.noise + BIAS_LOSS * mean.abs();
-        loss_min = loss_min.min(loss);
-        table.push((loss, mean, f64::from(over) * inverse));
+        let sums = dots(weights, errors);
+        let mean = [f64::from(sums[0]) * inverse[0], f64::from(sums[1]) * inverse[1]];
+        let need = (threshold - now.experts[e]) as f32 - 1e-6 * now.noise as f32;
+        let (away, over) = spreads(weights, errors, mean.map(|x| x as f32), need);
+        for (side, showings) in table.iter_mut().enumerate() {
+            let loss = f64::from(away[side]) * inverse[side] + NOISE_LOSS * now.noise + BIAS_LOSS * mean[side].abs();
+            showings[e] = Showing { loss, mean: mean[side], over: f64::from(over[side]) * inverse[side] };
+        }
     }
+    for (e, expert) in m.experts.iter().enumerate() {
+        if matches!(expert, crate::model::forecast::Expert::Envelope { .. }) {
+            table[0][e] = silent;
+        }
+    }
+    let per_state = m.stride as f64 / m.horizon as f64 * HORIZON_WEIGHT * now.teeth;
+    [mixture(m, &table[0], per_state / inverse[0], model), mixture(m, &table[1], per_state / inverse[1], model)]
+}
+
+fn mixture(m: &Memory, showings: &[Showing], horizons: f64, model: &Model) -> Mixture {
+    let now = &m.now;
+    let loss_min = showings.iter().map(|s| s.loss).fold(f64::INFINITY, f64::min);
     let (mut share, mut over, mut level) = (0.0, 0.0, 0.0);
     let mut best = (0, 0.0, 0.0);
-    for (e, (loss, mean, p)) in table.iter().enumerate() {
-        if !loss.is_finite() {
-            continue;
-        }
-        let w = (loss / loss_min).powf(-model.selection_power);
+    for (e, showing) in showings.iter().enumerate().filter(|(_, s)| s.loss.is_finite()) {
+        let w = (showing.loss / loss_min).powf(-model.selection_power);
         share += w;
-        over += w * p;
-        level += w * (now.experts[e] + mean);
+        over += w * showing.over;
+        level += w * (now.experts[e] + showing.mean);
         if w > best.1 {
-            best = (e, w, now.experts[e] + mean);
+            best = (e, w, now.experts[e] + showing.mean);
         }
     }
     Mixture { over: over / share, level: level / share, horizons, best: (best.0, best.1 / share, best.2) }
@@ -212,7 +239,7 @@ fn weigh_plain(m: &Memory, k: usize, halflife: f64, weights: &mut Vec<f32>) {
     weights.resize(m.at.len(), 0.0);
     let age_scale = (std::f64::consts::LN_2 / halflife) as f32;
     for (w, at) in weights.iter_mut().zip(&m.at) {
-        *w = exp_approx(-((k - at) as f32) * age_scale) + 1e-9;
+        *w = exp_approx(-((k as u32 - at) as i32 as f32) * age_scale) + 1e-9;
     }
 }
 
@@ -229,16 +256,19 @@ fn weigh(m: &Memory, k: usize, halflife: f64, weights: &mut Vec<f32>) {
     for (w, ((at, r), d)) in weights.iter_mut().zip(states) {
         let zr = (r - rise) * rise_scale;
         let zd = (d - depth) * depth_scale;
-        let age = (k - at) as f32 * age_scale;
+        let age = (k as u32 - at) as i32 as f32 * age_scale;
         *w = exp_approx(-0.5 * (zr * zr + zd * zd) - age) + 1e-9;
     }
     if let Some(day) = m.day
         && k > 2 * day
     {
         // The same phase of the day counts more once there are two days.
-        for (w, at) in weights.iter_mut().zip(&m.at) {
-            let apart = ((k - at + day / 2) % day).abs_diff(day / 2) as f32 / day as f32;
-            let z = apart / PHASE_WIDTH;
+        let length = day as f32;
+        let phase = (k % day) as f32;
+        let scale = 1.0 / (PHASE_WIDTH * length);
+        for (w, then) in weights.iter_mut().zip(&m.past_phase) {
+            let apart = (phase - then).abs();
+            let z = apart.min(length - apart) * scale;
             *w *= OTHER_PHASE + exp_approx(-0.5 * z * z);
         }
     }
@@ -260,7 +290,7 @@ fn shape(m: &Memory, gap: f64, gain: f64, weights: &[f32], verdict: &mut Verdict
         if weights[i] <= 0.05 * top {
             continue;
         }
-        let at = m.at[i];
+        let at = m.at[i] as usize;
         let from = f64::from(m.level[at]);
         let rise = m.outcome[i] - from;
         if rise <= 3.0 * m.now.noise {
@@ -307,17 +337,20 @@ pub(crate) fn upper_tail(z: f64) -> f64 {
     if z >= 0.0 { tail } else { 1.0 - tail }
 }
 
-/// `e^x` for x <= 0, good to about 1e-4, in a form that vectorises.
+/// `e^x` for x <= 0, good to about 1e-5, in a form that vectorises.
 #[inline]
 fn exp_approx(x: f32) -> f32 {
+    // Adding and taking away 1.5 * 2^23 rounds to a whole number, which is then in the low bits.
+    const ROUNDER: f32 = 12_582_912.0;
     let y = (x * std::f32::consts::LOG2_E).max(-126.0);
-    let whole = y.floor();
-    let part = y - whole;
+    let rounded = y + ROUNDER;
+    let part = y - (rounded - ROUNDER);
     let curve = 1.0
         + part
             * (std::f32::consts::LN_2
-                + part * (0.240_227 + part * (0.055_504 + part * 0.009_618 + part * part * 0.001_333)));
-    f32::from_bits(((whole as i32 + 127) as u32) << 23) * curve
+                + part * (0.240_226_5 + part * (0.055_504_1 + part * (0.009_618_1 + part * 0.001_333_4))));
+    let exponent = rounded.to_bits().wrapping_sub(ROUNDER.to_bits()).wrapping_add(127);
+    f32::from_bits(exponent << 23) * curve
 }
 
 const LANES: usize = 8;
@@ -334,33 +367,47 @@ fn sum(values: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + rest
 }
 
-fn dot(weights: &[f32], values: &[f32]) -> f32 {
-    let mut lanes = [0.0_f32; LANES];
-    let (a, b) = (weights.chunks_exact(LANES), values.chunks_exact(LANES));
-    let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(w, v)| w * v).sum();
-    for (w, v) in a.zip(b) {
-        for ((lane, w), v) in lanes.iter_mut().zip(w).zip(v) {
-            *lane += w * v;
+/// The sum of the values under each of two weighings.
+fn dots(weights: [&[f32]; 2], values: &[f32]) -> [f32; 2] {
+    let mut lanes = [[0.0_f32; LANES]; 2];
+    let (a, b, v) = (weights[0].chunks_exact(LANES), weights[1].chunks_exact(LANES), values.chunks_exact(LANES));
+    let mut rest = [0.0; 2];
+    for ((wa, wb), v) in a.remainder().iter().zip(b.remainder()).zip(v.remainder()) {
+        rest[0] += wa * v;
+        rest[1] += wb * v;
+    }
+    for ((wa, wb), v) in a.zip(b).zip(v) {
+        for lane in 0..LANES {
+            lanes[0][lane] += wa[lane] * v[lane];
+            lanes[1][lane] += wb[lane] * v[lane];
         }
     }
-    lanes.iter().sum::<f32>() + rest
+    [lanes[0].iter().sum::<f32>() + rest[0], lanes[1].iter().sum::<f32>() + rest[1]]
 }
 
-/// Weighted mean distance from `mean` and weighted share at or above `need`, both unnormalised.
-fn spread(weights: &[f32], values: &[f32], mean: f32, need: f32) -> (f32, f32) {
-    let mut away = [0.0_f32; LANES];
-    let mut over = [0.0_f32; LANES];
-    let (a, b) = (weights.chunks_exact(LANES), values.chunks_exact(LANES));
-    let (mut rest_away, mut rest_over) = (0.0, 0.0);
-    for (w, v) in a.remainder().iter().zip(b.remainder()) {
-        rest_away += w * (v - mean).abs();
-        rest_over += if *v >= need { *w } else { 0.0 };
-    }
-    for (w, v) in a.zip(b) {
-        for lane in 0..LANES {
-            away[lane] += w[lane] * (v[lane] - mean).abs();
-            over[lane] += if v[lane] >= need { w[lane] } else { 0.0 };
+/// Weighted mean distance from `mean` and weighted share at or above `need`, unnormalised, under each of two weighings.
+fn spreads(weights: [&[f32]; 2], values: &[f32], mean: [f32; 2], need: f32) -> ([f32; 2], [f32; 2]) {
+    let mut away = [[0.0_f32; LANES]; 2];
+    let mut over = [[0.0_f32; LANES]; 2];
+    let (a, b, v) = (weights[0].chunks_exact(LANES), weights[1].chunks_exact(LANES), values.chunks_exact(LANES));
+    let (mut rest_away, mut rest_over) = ([0.0; 2], [0.0; 2]);
+    for ((wa, wb), v) in a.remainder().iter().zip(b.remainder()).zip(v.remainder()) {
+        for (side, w) in [wa, wb].into_iter().enumerate() {
+            rest_away[side] += w * (v - mean[side]).abs();
+            rest_over[side] += if *v >= need { *w } else { 0.0 };
         }
     }
-    (away.iter().sum::<f32>() + rest_away, over.iter().sum::<f32>() + rest_over)
+    for ((wa, wb), v) in a.zip(b).zip(v) {
+        for lane in 0..LANES {
+            let is_over = if v[lane] >= need { 1.0 } else { 0.0 };
+            away[0][lane] += wa[lane] * (v[lane] - mean[0]).abs();
+            away[1][lane] += wb[lane] * (v[lane] - mean[1]).abs();
+            over[0][lane] += wa[lane] * is_over;
+            over[1][lane] += wb[lane] * is_over;
+        }
+    }
+    let total = |lanes: [[f32; LANES]; 2], rest: [f32; 2]| {
+        [lanes[0].iter().sum::<f32>() + rest[0], lanes[1].iter().sum::<f32>() + rest[1]]
+    };
+    (total(away, rest_away), total(over, rest_over))
 }

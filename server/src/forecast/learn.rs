@@ -118,7 +118,11 @@ impl Peak {
         while self.queue.front().is_some_and(|f| f.0 + self.window <= index) {
             self.queue.pop_front();
         }
-        self.queue.front().map_or(value, |f| f.1)
+        self.top()
+    }
+
+    fn top(&self) -> f64 {
+        self.queue.front().map_or(f64::NEG_INFINITY, |f| f.1)
     }
 }
 
@@ -137,7 +141,7 @@ pub(crate) struct Trend {
 /// What a trend window claimed and what came of it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Record {
-    pub(crate) at: Vec<usize>,
+    pub(crate) at: Vec<u32>,
     /// Real rise over claimed rise.
     pub(crate) ratio: Vec<f32>,
     /// Logarithm of the claimed rise.
@@ -191,7 +195,7 @@ pub(crate) struct Memory {
     peak_h: Vec<f32>,
     day_mean: Vec<f32>,
     scale: f64,
-    noise: f64,
+    pub(crate) noise: f64,
     noise_start: (f64, usize),
     level_line: Line,
     horizon_peak: Peak,
@@ -204,7 +208,9 @@ pub(crate) struct Memory {
     tooth: f64,
     pending: VecDeque<Pending>,
     /// Past states with a known outcome.
-    pub(crate) at: Vec<usize>,
+    pub(crate) at: Vec<u32>,
+    /// Phase of the day of each, in buckets.
+    pub(crate) past_phase: Vec<f32>,
     pub(crate) past_rise: Vec<f32>,
     pub(crate) past_depth: Vec<f32>,
     /// Highest held level within the horizon after each past state.
@@ -270,6 +276,7 @@ impl Memory {
             tooth: f64::NEG_INFINITY,
             pending: VecDeque::new(),
             at: Vec::new(),
+            past_phase: Vec::new(),
             past_rise: Vec::new(),
             past_depth: Vec::new(),
             outcome: Vec::new(),
@@ -284,8 +291,9 @@ impl Memory {
     }
 
     /// Learns one bucket. A missing one comes with the last known value; `void` says that this
-    /// value is too old to teach anything, and outcomes across it are not booked.
-    pub(crate) fn push(&mut self, value: f64, void: bool) {
+    /// value is too old to teach anything, and outcomes across it are not booked. The experts are
+    /// asked only where somebody wants to know: now, or when this state's outcome is booked.
+    pub(crate) fn push(&mut self, value: f64, void: bool, judged: bool) {
         let i = self.level.len();
         let voids = self.voids.last().copied().unwrap_or(0) + u32::from(void);
         grow(&mut self.voids, voids);
@@ -320,12 +328,26 @@ impl Memory {
             self.last_reset = Some(i);
         }
         let since = self.last_reset.map_or(i + 1, |r| i - r);
-        let (cap, tooth_period) = self.learn_tooth(i, reset, held);
+        self.learn_tooth(i, reset, held);
 
         self.settle(i, best);
 
+        for (_, peak, line) in &mut self.envelopes {
+            let top = peak.push(i, held);
+            line.push(top);
+        }
+        let remembered = self.is_remembered(i);
+        if !judged && (void || !remembered) {
+            self.now.level = level;
+            self.now.noise = noise;
+            return;
+        }
+
         let h = self.horizon as f64;
-        let mut forecasts = Vec::with_capacity(self.experts.len());
+        let (cap, tooth_period) = self.tooth_cap(i);
+        let mut forecasts = std::mem::take(&mut self.now.experts);
+        forecasts.clear();
+        forecasts.reserve(self.experts.len());
         forecasts.push(level);
         let mut trends = [Trend::default(); 4];
         for (trend, quarters) in trends.iter_mut().zip(TREND_QUARTERS) {
@@ -347,9 +369,8 @@ impl Memory {
         }
         let long = self.level_line.fit(2 * self.horizon);
         forecasts.push(level + long.slope.max(0.0) * h);
-        for (window, peak, line) in &mut self.envelopes {
-            let top = peak.push(i, held);
-            line.push(top);
+        for (window, peak, line) in &self.envelopes {
+            let top = peak.top();
             let fit = line.fit(3 * *window);
             forecasts.push((top + fit.slope.max(0.0) * h).max(level));
         }
@@ -374,7 +395,7 @@ impl Memory {
             trends,
             experts: forecasts,
         };
-        if !void {
+        if !void && remembered {
             self.remember(i);
         }
     }
@@ -393,7 +414,7 @@ impl Memory {
         self.noise = self.noise.max(NOISE_FLOOR_RATIO * self.scale.max(VALUE_MIN));
     }
 
-    fn learn_tooth(&mut self, i: usize, reset: bool, held: f64) -> (f64, f64) {
+    fn learn_tooth(&mut self, i: usize, reset: bool, held: f64) {
         if reset {
             let apart = self.tops.last().is_none_or(|t| i - t.0 >= 4);
             if self.tooth.is_finite() && apart {
@@ -405,6 +426,10 @@ impl Memory {
             self.tooth = f64::NEG_INFINITY;
         }
         self.tooth = self.tooth.max(held);
+    }
+
+    /// How far up the line of the tooth tops lets the next tooth come, and how far the teeth are apart.
+    fn tooth_cap(&self, i: usize) -> (f64, f64) {
         let (Some(first), Some(end)) = (self.tops.first(), self.tops.last()) else {
             return (f64::INFINITY, 0.0);
         };
@@ -446,12 +471,13 @@ impl Memory {
         }
     }
 
+    fn is_remembered(&self, i: usize) -> bool {
+        let first = self.horizon / 4;
+        i >= first && (i - first).is_multiple_of(self.stride)
+    }
+
     /// Keeps the present state until its outcome is known.
     fn remember(&mut self, i: usize) {
-        let first = self.horizon / 4;
-        if i < first || !(i - first).is_multiple_of(self.stride) {
-            return;
-        }
         let now = &self.now;
         let mut claims = [None; 4];
         for (claim, trend) in claims.iter_mut().zip(&now.trends) {
@@ -482,13 +508,14 @@ impl Memory {
             for (row, forecast) in self.errors.iter_mut().zip(&state.experts) {
                 grow(row, (best - forecast) as f32);
             }
-            self.at.push(state.at);
+            self.at.push(state.at as u32);
+            self.past_phase.push(self.day.map_or(0.0, |day| (state.at % day) as f32));
             self.past_rise.push(state.rise as f32);
             self.past_depth.push(state.depth as f32);
             self.outcome.push(best);
             for (record, claim) in self.records.iter_mut().zip(state.claims) {
                 if let Some(claim) = claim {
-                    record.at.push(state.at);
+                    record.at.push(state.at as u32);
                     record.ratio.push(((best - level) / claim) as f32);
                     record.claim_log.push(claim.ln() as f32);
                 }

@@ -33,8 +33,6 @@ const STALE_DISTANCES: usize = 3;
 const DISTANCES_MAX: usize = 64;
 /// Gaps are counted over at least this many recent buckets.
 const GAP_BUCKETS_MIN: usize = 96;
-/// Horizons with fewer buckets go without the heavy expert: there it changes nothing for the better.
-const SLOW_HORIZON_BUCKETS_MIN: usize = 96;
 /// The memory is cut to its window whenever a bucket number divides by this, so that a state
 /// carried for months and one rebuilt from the store hold the same buckets.
 const CUT_EVERY_BUCKETS: i64 = 288;
@@ -190,7 +188,7 @@ impl State {
             return;
         };
         self.closed_ms = bucket.end_ms;
-        self.memory.push(value, void);
+        self.memory.push(value, void, threshold.is_some());
         if number.rem_euclid(CUT_EVERY_BUCKETS) == 0 {
             self.cut(number, model);
         }
@@ -204,28 +202,11 @@ impl State {
             self.standing.lapse();
             return;
         }
-        self.refit(number);
-        let course = self.slow.as_ref().and_then(|s| s.1.as_ref());
-        self.verdict = judge(&self.memory, course, threshold, model, &mut self.scratch);
+        let (memory, slow) = (&self.memory, &mut self.slow);
+        let course = || refit(slow, memory, number)?.judge(memory.len() - 1, memory.horizon, threshold).into();
+        self.verdict = judge(memory, course, threshold, model, &mut self.scratch);
         let judged = Judged { number, probability: self.verdict.probability, over };
         self.standing.confirm(judged, self.memory.horizon, self.memory.len(), model);
-    }
-
-    /// Refits the heavy expert at fixed bucket numbers, from the data up to that bucket, so that it
-    /// does not matter when the state was built.
-    fn refit(&mut self, number: i64) {
-        if self.memory.horizon < SLOW_HORIZON_BUCKETS_MIN {
-            return;
-        }
-        let every = slow::refit_buckets(self.memory.horizon) as i64;
-        let due = number - number.rem_euclid(every);
-        if self.slow.as_ref().is_some_and(|s| s.0 == due) {
-            return;
-        }
-        let back = (number - due) as usize;
-        let end = self.memory.len() - 1;
-        let course = end.checked_sub(back).and_then(|end| slow::fit(&self.memory, end));
-        self.slow = Some((due, course));
     }
 
     /// Forgets what lies before the window, by learning the rest afresh.
@@ -238,12 +219,30 @@ impl State {
         self.slow = None;
         self.window = Window::default();
         self.memory = empty_memory(self.horizon_ms, model);
+        let newest = from + kept.len() as i64 - 1;
         for (number, mean) in (from..).zip(kept) {
             if let Some((value, void)) = self.window.push(number, mean) {
-                self.memory.push(value, void);
+                self.memory.push(value, void, number == newest);
             }
         }
     }
+}
+
+/// Refits the heavy expert at fixed bucket numbers, from the data up to that bucket, so that it
+/// does not matter when the state was built or when the expert was first asked.
+fn refit<'a>(
+    slow: &'a mut Option<(i64, Option<slow::Course>)>,
+    memory: &Memory,
+    number: i64,
+) -> Option<&'a slow::Course> {
+    let every = slow::refit_buckets(memory.horizon) as i64;
+    let due = number - number.rem_euclid(every);
+    if slow.as_ref().is_none_or(|s| s.0 != due) {
+        let back = (number - due) as usize;
+        let end = memory.len() - 1;
+        *slow = Some((due, end.checked_sub(back).and_then(|end| slow::fit(memory, end))));
+    }
+    slow.as_ref().and_then(|s| s.1.as_ref())
 }
 
 /// Whether the newest bucket has a sample and is over.
@@ -394,7 +393,11 @@ fn answer(state: &State, threshold: f64, now_ms: i64, model: &Model) -> Forecast
         horizon_ms: state.horizon_ms,
         likely_ms: (said && v.probability >= model.off_probability).then(|| at(v.ahead)),
         reasons: if said { reasons(state, model) } else { Vec::new() },
-        band: if said { band::band(&state.memory, v, state.closed_ms, model) } else { Vec::new() },
+        band: if said {
+            band::band(&state.memory, v, &state.scratch.alike, state.closed_ms, model)
+        } else {
+            Vec::new()
+        },
     }
 }
 

@@ -8,6 +8,7 @@ use augurs::prelude::*;
 
 use super::judge::upper_tail;
 use super::learn::Memory;
+use crate::series::VALUE_MIN;
 
 /// Points over one horizon that a fit works on.
 const POINTS_PER_HORIZON: usize = 24;
@@ -17,6 +18,8 @@ const POINTS_MAX: usize = 336;
 const POINTS_MIN: usize = 12;
 /// Refits over one horizon.
 const REFITS_PER_HORIZON: usize = 4;
+/// A span below this share of the level is flat.
+const FLAT_RATIO: f64 = 1e-7;
 /// The interval that spans one standard deviation.
 const ONE_SIGMA: f64 = 0.6827;
 
@@ -52,16 +55,17 @@ pub(crate) fn fit(m: &Memory, end: usize) -> Option<Course> {
     let high = points.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let span = high - low;
     let ahead = POINTS_PER_HORIZON + POINTS_PER_HORIZON / REFITS_PER_HORIZON;
-    if span <= m.now.noise * 1e-3 {
-        return Some(Course { from: end, stride, mean: vec![high; ahead], sigma: vec![m.now.noise; ahead] });
+    // Not the noise of now: a fit must be the same whenever it is made.
+    let floor = FLAT_RATIO * high.abs().max(low.abs()).max(VALUE_MIN);
+    if span <= floor {
+        return Some(Course { from: end, stride, mean: vec![high; ahead], sigma: vec![floor; ahead] });
     }
     // MSTL computes in f32: ratios of the span keep the digits that matter.
     let ratios: Vec<f64> = points.iter().map(|p| (p - low) / span + 1.0).collect();
     let said = decompose(m, stride, &ratios, ahead)?;
     let intervals = said.intervals?;
     let mean: Vec<f64> = said.point.iter().map(|p| (p - 1.0) * span + low).collect();
-    let sigma: Vec<f64> =
-        intervals.upper.iter().zip(&said.point).map(|(u, p)| ((u - p) * span).max(m.now.noise * 1e-3)).collect();
+    let sigma: Vec<f64> = intervals.upper.iter().zip(&said.point).map(|(u, p)| ((u - p) * span).max(floor)).collect();
     let sound = mean.iter().chain(&sigma).all(|v| v.is_finite());
     sound.then_some(Course { from: end, stride, mean, sigma })
 }

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -24,7 +25,7 @@ use crate::sampler::{self, Containers, Host, HostFacts, HostSize, Row};
 use crate::sender::{self, Identity, Link, Outcome, Pacing, SenderError};
 use crate::settings::Settings;
 use crate::spool::{Key, Spool};
-use crate::tailer::Tailer;
+use crate::tailer::{FirstLine, Tailer};
 use crate::vitals::Vitals;
 use crate::workload::Workloads;
 
@@ -162,6 +163,9 @@ struct Agent {
     /// Whether sampler and tailer have yet to hear of a change.
     is_stale: bool,
     tailer: Tailer,
+    first_line: Rc<FirstLine>,
+    /// Containers whose logs the server leaves out.
+    log_exclude: Vec<String>,
     checkpoint: Checkpoint,
     vitals: Vitals,
     rows: Vec<Row>,
@@ -199,7 +203,10 @@ impl Agent {
             if let Err(error) = tailer.set_rules(&config.keywords, config.version) {
                 tracing::error!(%error, "the stored keyword rules are not used");
             }
+            tailer.set_samples_a_day_max(config.samples_a_day_max);
         }
+        let first_line = FirstLine::compile(&settings.log.first_line)
+            .map_err(|error| anyhow::anyhow!("log.first_line cannot be used: {error}"))?;
         tailer.set_interval(i64::try_from(settings.log.poll_interval_ms)?);
         let host_id = identity.host;
         let link = Link::new(identity, &settings.server.urls, &settings.server.proxy)?;
@@ -213,7 +220,9 @@ impl Agent {
             push: None,
             pushing: None,
             config: None,
-            config_version: stored.map_or(0, |config| config.version),
+            config_version: stored.as_ref().map_or(0, |config| config.version),
+            log_exclude: stored.map_or_else(Vec::new, |config| config.exclude),
+            first_line: Rc::new(first_line),
             config_not_before_ms: 0,
             epoch,
             host: Host::new(host_entity, &root),
@@ -304,7 +313,7 @@ impl Agent {
     fn hand_on(&mut self) {
         self.is_stale = false;
         self.containers.set_targets(self.workloads.targets());
-        self.tailer.set_sources(self.workloads.sources(&self.settings.log));
+        self.tailer.set_sources(self.workloads.sources(&self.settings.log, &self.log_exclude, &self.first_line));
         for entity in self.workloads.entities() {
             self.assembly.describe(entity);
         }
@@ -457,6 +466,9 @@ impl Agent {
             Ok(()) => tracing::info!(version = config.version, "the configuration is taken over"),
             Err(error) => tracing::error!(%error, version = config.version, "the keyword rules are not used"),
         }
+        self.tailer.set_samples_a_day_max(config.samples_a_day_max);
+        self.log_exclude.clone_from(&config.exclude);
+        self.is_stale = true;
         if let Err(error) = save_config(&self.settings.data_dir, &config) {
             tracing::warn!(%error, "the configuration is used but could not be kept");
         }

@@ -17,8 +17,8 @@ use crate::sampler::{Containers, Host, HostFacts, HostSize, Row};
 use crate::sender::{Identity, Link, SenderError};
 use crate::settings::Settings;
 use crate::spool::{self, Key};
-use crate::tailer::{self, Tailer};
-use crate::workload::Workloads;
+use crate::tailer::{self, FirstLine, Tailer};
+use crate::workload::{self, Workloads};
 
 /// Time between the two readings of `once`: rates need a span.
 const ONCE_SPAN: Duration = Duration::from_millis(1000);
@@ -233,7 +233,7 @@ pub(crate) async fn check(settings: &Settings) {
     }
     let log = &settings.log;
     for instance in &seen.instances {
-        let wanted = log.enabled && tailer::is_wanted(&instance.name, &log.include, &log.exclude);
+        let wanted = log.enabled && workload::subject(instance).is_wanted(&log.include, &log.exclude);
         match &instance.log {
             _ if !wanted => good(format!("log of {} is left out by the settings", instance.name)),
             LogWay::File(path) => good(format!("log of {} from {}", instance.name, path.display())),
@@ -254,6 +254,9 @@ pub(crate) async fn check(settings: &Settings) {
             watching.unwatched + watching.watched,
             log.poll_interval_ms
         )),
+    }
+    if let Err(error) = FirstLine::compile(&log.first_line) {
+        bad(format!("log.first_line cannot be used: {error}"));
     }
     println!("keywords");
     match Tailer::new(&settings.keywords, &settings.masks, None) {

@@ -112,12 +112,14 @@ pub(crate) struct Engine {
 pub(crate) struct Log {
     /// Whether logs are read at all.
     pub(crate) enabled: bool,
-    /// Milliseconds between looks at the files.
+    /// Milliseconds between looks at a file that is written to all the time or cannot be watched.
     pub(crate) poll_interval_ms: u64,
-    /// Names of containers whose logs are read, `*` at either end matches anything; empty reads all.
+    /// Containers whose logs are read: a name, `image:name` or `label:key=value`; empty reads all.
     pub(crate) include: Vec<String>,
-    /// Names of containers whose logs are never read; wins over `include`.
+    /// Containers whose logs are never read; wins over `include`.
     pub(crate) exclude: Vec<String>,
+    /// Regular expression of a record's first line; empty takes what is indented as belonging to the line before it.
+    pub(crate) first_line: String,
 }
 
 impl Default for Settings {
@@ -148,7 +150,13 @@ impl Default for Engine {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { enabled: true, poll_interval_ms: 1_000, include: Vec::new(), exclude: Vec::new() }
+        Self {
+            enabled: true,
+            poll_interval_ms: 1_000,
+            include: Vec::new(),
+            exclude: Vec::new(),
+            first_line: String::new(),
+        }
     }
 }
 
@@ -225,6 +233,12 @@ impl Settings {
         accept("spool_bytes_max", &self.spool_bytes_max, self.spool_bytes_max >= SPOOL_BYTES_MIN, &|| {
             format!("{SPOOL_BYTES_MIN} or more")
         })?;
+        for selector in self.log.include.iter().chain(&self.log.exclude) {
+            let fault = keyword::selector_fault(selector);
+            accept("log.include and log.exclude", selector, fault.is_none(), &|| {
+                "a name, image:name or label:key=value".to_owned()
+            })?;
+        }
         for (key, path) in [("data_dir", &self.data_dir), ("host_root", &self.host_root)] {
             accept(key, &path.display(), !path.as_os_str().is_empty(), &|| "a folder".to_owned())?;
         }

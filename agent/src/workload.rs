@@ -5,12 +5,13 @@ use std::rc::Rc;
 
 use forewarn_common::block::{EngineEvent, Entity, EntityKind};
 use forewarn_common::id::{EntityId, HostId};
+use forewarn_common::keyword::Subject;
 use forewarn_common::metric::Id;
 
 use crate::engine::{Instance, LogWay, Notice};
 use crate::sampler::{Row, Shape, Target};
 use crate::settings;
-use crate::tailer::{self, Counts, Format, Source};
+use crate::tailer::{Counts, FirstLine, Format, Source};
 
 const STATE_METRICS: [Id; 4] = [Id::Running, Id::Restarts, Id::Health, Id::ExitCode];
 const LOG_METRICS: [Id; 4] = [Id::LogLines, Id::LogBytes, Id::LogLost, Id::LogCut];
@@ -116,11 +117,19 @@ impl Workloads {
     }
 
     /// What the tailer is to follow.
-    pub(crate) fn sources<'a>(&'a self, log: &'a settings::Log) -> impl Iterator<Item = Source> + 'a {
-        let wanted = |workload: &&Workload| {
-            log.enabled && tailer::is_wanted(&workload.instance.name, &log.include, &log.exclude)
-        };
-        self.by_id.values().filter(wanted).filter_map(|workload| {
+    ///
+    /// `exclude` are the selectors of the server: they leave out what the host's own settings let in.
+    pub(crate) fn sources<'a>(
+        &'a self,
+        log: &'a settings::Log,
+        exclude: &'a [String],
+        first_line: &'a Rc<FirstLine>,
+    ) -> impl Iterator<Item = Source> + 'a {
+        self.by_id.values().filter_map(|workload| {
+            let subject = subject(&workload.instance);
+            if !log.enabled || !subject.is_wanted(&log.include, &log.exclude) || !subject.is_wanted(&[], exclude) {
+                return None;
+            }
             let path = match &workload.instance.log {
                 LogWay::File(path) => Some(path.clone()),
                 LogWay::Stream => None,
@@ -130,7 +139,9 @@ impl Workloads {
                 id: workload.instance.id.clone(),
                 entity: workload.entity,
                 path,
-                format: Format::JsonFile,
+                subject,
+                format: if workload.instance.log_driver == "k8s-file" { Format::Cri } else { Format::JsonFile },
+                first_line: Rc::clone(first_line),
                 is_old: workload.is_old,
                 is_running: workload.instance.is_running,
             })
@@ -168,6 +179,12 @@ impl Workloads {
         let values = counts.hits.values().map(|count| *count as f64).collect();
         rows.push(Row { entity, shape: Rc::clone(shape), values });
     }
+}
+
+/// The container as selectors see it.
+#[must_use]
+pub(crate) fn subject(instance: &Instance) -> Subject {
+    Subject { name: instance.name.clone(), image: instance.image.clone(), labels: instance.labels.clone() }
 }
 
 /// Restarts between two readings of one container. A first start is none.

@@ -124,7 +124,13 @@ fn talk(stream: impl Read + Write, kept: &Mutex<Kept>, status: &AtomicU16, trust
         let reply = if first.contains("/enroll") {
             serde_json::to_vec(&EnrollReply { host: HostId([5; 16]), key: "00".repeat(32), trust: trust.clone() })
         } else if first.contains("/config") {
-            serde_json::to_vec(&AgentConfig { version: 0, keywords: Vec::new(), trust: trust.clone() })
+            serde_json::to_vec(&AgentConfig {
+                version: 0,
+                keywords: Vec::new(),
+                exclude: Vec::new(),
+                samples_a_day_max: None,
+                trust: trust.clone(),
+            })
         } else {
             let mut kept = kept.lock().unwrap();
             kept.pushes += 1;

@@ -104,6 +104,13 @@ pub struct AgentConfig {
     pub version: u64,
     /// The site's keyword rules.
     pub keywords: Vec<KeywordRule>,
+    /// Containers whose logs are not read, of those that the host lets be read (see
+    /// [`crate::keyword::Subject::is_selected_by`]).
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    /// Sampled lines of one workload in one day; no more than the agent's own bound.
+    #[serde(default)]
+    pub samples_a_day_max: Option<u32>,
     /// Whom to trust.
     pub trust: TrustBundle,
 }

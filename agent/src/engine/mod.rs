@@ -21,6 +21,10 @@ const LABEL_PROJECT: &str = "com.docker.compose.project";
 const LABEL_SERVICE: &str = "com.docker.compose.service";
 const LABEL_NUMBER: &str = "com.docker.compose.container-number";
 const LABEL_ONE_OFF: &str = "com.docker.compose.oneoff";
+/// Labels of the user for this program, such as those that keyword rules select by.
+const LABEL_PREFIX: &str = "forewarn.";
+/// Labels that are kept of one container.
+const LABELS_MAX: usize = 32;
 /// The labels that are kept, of all.
 const LABELS: [&str; 5] = [LABEL_COMPONENT, LABEL_PROJECT, LABEL_SERVICE, LABEL_NUMBER, LABEL_ONE_OFF];
 /// Containers of one host; beyond it the oldest that have ended are left out.

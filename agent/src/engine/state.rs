@@ -7,9 +7,10 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use forewarn_common::block::EventKind;
+use forewarn_common::limit::NAME_BYTES_MAX;
 use serde::Deserialize;
 
-use super::{INSTANCES_MAX, Instance, LABELS, Notice, Place};
+use super::{INSTANCES_MAX, Instance, LABEL_PREFIX, LABELS, LABELS_MAX, Notice, Place};
 
 /// A container's state file with a long list of mounts is far below.
 const FILE_BYTES_MAX: u64 = 2 << 20;
@@ -117,7 +118,10 @@ fn parse<T: for<'de> Deserialize<'de>>(path: &Path) -> Option<T> {
 }
 
 pub(super) fn kept_labels(labels: impl IntoIterator<Item = (String, String)>) -> BTreeMap<String, String> {
-    labels.into_iter().filter(|(key, _)| LABELS.contains(&key.as_str())).collect()
+    let is_kept = |key: &str| LABELS.contains(&key) || key.starts_with(LABEL_PREFIX);
+    let is_small = |key: &str, value: &str| key.len() <= NAME_BYTES_MAX && value.len() <= NAME_BYTES_MAX;
+    let kept = labels.into_iter().filter(|(key, value)| is_kept(key) && is_small(key, value));
+    kept.take(LABELS_MAX).collect()
 }
 
 pub(super) fn health_code(status: &str) -> Option<u8> {

@@ -286,7 +286,13 @@ fn each_answer_of_the_server_has_its_consequence() {
 fn the_configuration_is_fetched_with_the_key() {
     run(async {
         let site = Authority::new();
-        let config = AgentConfig { version: 4, keywords: Vec::new(), trust: site.trust(1) };
+        let config = AgentConfig {
+            version: 4,
+            keywords: Vec::new(),
+            exclude: Vec::new(),
+            samples_a_day_max: None,
+            trust: site.trust(1),
+        };
         let server = serve(site.chain(SITE), &[(200, "", serde_json::to_string(&config).unwrap())]).await;
         let mut link =
             Link::new(identity(site.trust(1)), &["https://127.0.0.1:1".to_owned(), server.url.clone()], "").unwrap();

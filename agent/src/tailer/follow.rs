@@ -24,12 +24,18 @@ const ROTATED_MAX: u32 = 20;
 const FILES_A_POLL_MAX: u32 = ROTATED_MAX + 2;
 
 /// Where a reader is in a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Position {
     pub(super) device: u64,
     pub(super) inode: u64,
-    /// Everything before this has been counted.
+    /// Reading goes on here: where the oldest open line begins.
     pub(super) offset: u64,
+    /// Lines that end in a record before this have been counted: those of one stream pass those of the other.
+    #[serde(default)]
+    pub(super) counted: u64,
+    /// Within a record that is longer than a chunk and has been counted.
+    #[serde(default)]
+    pub(super) is_skipping: bool,
     /// How many of the first bytes are in the fingerprint.
     pub(super) print_bytes: u32,
     /// Their crc32c.
@@ -72,6 +78,9 @@ pub(super) trait Sink {
 
     /// Counts lines that were not chosen.
     fn pass_over(&mut self, lines: u64);
+
+    /// Goes past lines that were not chosen, between two that were.
+    fn go_past(&mut self, lines: &[u8]);
 }
 
 /// A line in its surroundings.
@@ -106,8 +115,9 @@ pub(super) struct Follower {
     begin: Begin,
     open: Option<Open>,
     joiner: Joiner,
-    /// Within a record that is longer than a chunk.
-    skipping: bool,
+    /// The file before the held one, or what was the newest rotated one when the first was opened: it and what is
+    /// older is not read.
+    previous: Option<Position>,
     marked: Option<Position>,
     /// When the held file was changed last (a rename counts), if its path was looked at long enough after that:
     /// while this stays, the path still shows the held file.
@@ -117,7 +127,7 @@ pub(super) struct Follower {
 impl Follower {
     pub(super) fn new(path: PathBuf, format: Format, begin: Begin) -> Self {
         let marked = if let Begin::At(position) = begin { Some(position) } else { None };
-        Self { path, format, begin, open: None, joiner: Joiner::default(), skipping: false, marked, settled_at: None }
+        Self { path, format, begin, open: None, joiner: Joiner::default(), previous: None, marked, settled_at: None }
     }
 
     /// Takes the position as it is now for the next checkpoint.
@@ -157,7 +167,7 @@ impl Follower {
                 return progress;
             }
             // The held file is read to its end. If the path shows another one by now, it follows.
-            let Some(next) = self.successor(now_ms) else { break };
+            let Some(next) = self.successor(now_ms, &mut progress) else { break };
             // Rotation happens after the last write: what came between is read before the file is left.
             self.read_on(buffer, budget, &mut progress, sink);
             if progress.more {
@@ -165,7 +175,12 @@ impl Follower {
             }
             self.finish(sink);
             match Open::new(next, 0) {
-                Ok(open) => self.open = Some(open),
+                Ok(open) => {
+                    // A file that was removed is no mark in the row of rotated ones; the one before it still is.
+                    let left = self.open.replace(open);
+                    let left = left.filter(|left| self.rotated().any(|file| left.is(&file)));
+                    self.previous = left.map(|left| left.at).or(self.previous);
+                }
                 Err(_) => break,
             }
         }
@@ -177,10 +192,11 @@ impl Follower {
         let Ok(file) = open_log(&self.path) else { return false };
         let open = match self.begin {
             // A new log may have rotated before the first look: its oldest file comes first.
-            Begin::Start => Open::new(self.rotated().last().map_or(file, |(_, oldest)| oldest), 0),
+            Begin::Start => Open::new(self.rotated().last().unwrap_or(file), 0),
             Begin::End => file.metadata().and_then(|meta| Open::new(file, meta.len())),
             Begin::At(position) => self.resume(file, position, progress),
         };
+        self.previous = open.as_ref().ok().and_then(|open| self.older(open));
         self.open = open.ok();
         self.open.is_some()
     }
@@ -190,9 +206,10 @@ impl Follower {
         if position.matches(&current) {
             return Ok(Open::at(current, position));
         }
-        let rotated = self.rotated().map(|(_, file)| file).find(|file| position.matches(file));
-        match rotated {
-            Some(file) => Ok(Open::at(file, position)),
+        let rotated = self.rotated().find(|file| position.matches(file));
+        let copy = || self.rotated().next().filter(|file| position.is_copied_to(file));
+        match rotated.or_else(copy) {
+            Some(file) => Open::new(file, position.offset).map(|open| open.from(position)),
             None => {
                 // How much there was after the position cannot be known; that something is missing can.
                 progress.lost_bytes += 1;
@@ -201,23 +218,30 @@ impl Follower {
         }
     }
 
+    /// The rotated file that is older than `open`.
+    fn older(&self, open: &Open) -> Option<Position> {
+        let is_current = std::fs::symlink_metadata(&self.path).is_ok_and(|meta| open.at.is_same_file(&meta));
+        let mut chain = self.rotated();
+        let older = if is_current { chain.next() } else { chain.skip_while(|file| !open.is(file)).nth(1) };
+        older.and_then(|file| Open::new(file, 0).ok()).map(|open| open.at)
+    }
+
     /// The rotated files, newest first: `.1`, `.2`, …
-    fn rotated(&self) -> impl Iterator<Item = (u32, File)> + '_ {
+    fn rotated(&self) -> impl Iterator<Item = File> + '_ {
         (1..=ROTATED_MAX).map_while(|number| {
             let mut name = self.path.as_os_str().to_owned();
             name.push(format!(".{number}"));
-            open_log(&PathBuf::from(name)).ok().map(|file| (number, file))
+            open_log(&PathBuf::from(name)).ok()
         })
     }
 
     /// The file that follows the held one, if the path no longer shows that.
-    fn successor(&mut self, now_ms: i64) -> Option<File> {
+    fn successor(&mut self, now_ms: i64, progress: &mut Progress) -> Option<File> {
         let held = self.open.as_ref()?;
         if self.settled_at == Some(held.changed_at) {
             return None;
         }
-        let is_held = |file: &File| file.metadata().is_ok_and(|meta| held.at.is_same_file(&meta));
-        let shown = std::fs::metadata(&self.path).ok()?;
+        let shown = std::fs::symlink_metadata(&self.path).ok()?;
         if held.at.is_same_file(&shown) {
             let changed_at = (shown.ctime(), shown.ctime_nsec());
             let is_settled = changed_at.0.saturating_mul(1000).saturating_add(SETTLED_AFTER_MS + 1000) < now_ms;
@@ -227,13 +251,25 @@ impl Follower {
         let current = open_log(&self.path).ok()?;
         // Between two looks a log may rotate more than once: the one made right after the held one is next.
         let mut newer = None;
-        for (_, file) in self.rotated() {
-            if is_held(&file) {
+        for file in self.rotated() {
+            if held.is(&file) || self.previous.is_some_and(|previous| previous.matches(&file)) {
                 return Some(newer.unwrap_or(current));
             }
             newer = Some(file);
         }
-        Some(current)
+        if newer.is_some() {
+            // The held file was the oldest and is removed: whether others were before the next look cannot be known.
+            progress.lost_bytes += 1;
+        }
+        Some(newer.unwrap_or(current))
+    }
+
+    /// The copy that was made of the held file before that was emptied, if it has all that was read.
+    fn copied(&self) -> Option<Open> {
+        let held = self.open.as_ref()?;
+        let at = Position { offset: held.read, ..held.at };
+        let copy = self.rotated().next().filter(|file| at.is_copied_to(file))?;
+        Open::new(copy, held.read).ok()
     }
 
     /// Reads the held file to its end or to the budget's. `false` when it cannot be read any more.
@@ -250,13 +286,27 @@ impl Follower {
             let written_at = (meta.mtime(), meta.mtime_nsec());
             let was_written = std::mem::replace(&mut open.written_at, written_at) != written_at;
             if len < open.read || ((was_written || len > open.read) && !open.at.has_print_of(&open.file)) {
+                let (read, len) = (open.read, open.len);
+                let copy = self.copied();
+                let has_rest = |copy: &Open| copy.file.metadata().is_ok_and(|meta| meta.len() > read);
+                self.previous = copy.as_ref().map(|copy| copy.at).or(self.previous);
+                if let Some(copy) = copy.filter(has_rest) {
+                    // Copied and emptied: the rest is in the copy, and the emptied file follows that by its path.
+                    self.open = self.open.take().map(|emptied| copy.from(emptied.at));
+                    self.settled_at = None;
+                    continue;
+                }
+                let Some(open) = &mut self.open else { return false };
                 // Truncated: what had been seen and not yet read is gone; what came after that nobody knows.
-                progress.lost_bytes += open.len.saturating_sub(open.read);
+                progress.lost_bytes += len.saturating_sub(read);
+                while let Some(line) = self.joiner.finish() {
+                    sink.see(&Seen { line: &line, file: &open.file, rest: &[] });
+                }
                 self.joiner.reset();
-                self.skipping = false;
-                open.at = Position { offset: 0, print_bytes: 0, print: 0, ..open.at };
+                open.at = Position { device: open.at.device, inode: open.at.inode, ..Position::default() };
                 open.read = 0;
             }
+            let Some(open) = &mut self.open else { return false };
             open.len = len;
             if len <= open.read {
                 self.joiner.shrink();
@@ -279,8 +329,9 @@ impl Follower {
             if open.at.print_bytes < FINGERPRINT_BYTES_MAX as u32 {
                 open.at.take_print(&open.file);
             }
-            let taken = take_records(open, chunk, self.format, &mut self.joiner, &mut self.skipping, sink);
-            progress.bytes += taken as u64;
+            let fresh_from = open.read.max(open.at.counted);
+            let taken = take_records(open, chunk, self.format, &mut self.joiner, sink);
+            progress.bytes += open.read.saturating_sub(fresh_from);
             if taken == 0 || open.read >= len {
                 // The last record is not whole yet, or there was no more at this look.
                 self.joiner.shrink();
@@ -304,36 +355,27 @@ impl Follower {
         let got = open.file.read_at(&mut tail, open.read).unwrap_or(0);
         let tail = tail.get(..got).unwrap_or_default();
         let mut scratch = Vec::new();
-        if !tail.is_empty() && !self.skipping {
-            let record = self.format.parse(tail, &mut scratch);
-            let record = Record { text: record.text, ends_line: true };
+        if !tail.is_empty() && !open.at.is_skipping {
+            let record = Record { ends_line: true, ..self.format.parse(tail, &mut scratch) };
             if let Some(line) = self.joiner.add(&record, open.read) {
                 sink.see(&Seen { line: &line, file: &open.file, rest: &[] });
             }
         }
-        if let Some(line) = self.joiner.finish() {
+        while let Some(line) = self.joiner.finish() {
             sink.see(&Seen { line: &line, file: &open.file, rest: &[] });
         }
         self.joiner.reset();
-        self.skipping = false;
     }
 }
 
 /// Takes the whole records of a chunk; how many bytes they have. A chunk without an end is taken as a cut record.
-fn take_records(
-    open: &mut Open,
-    chunk: &[u8],
-    format: Format,
-    joiner: &mut Joiner,
-    skipping: &mut bool,
-    sink: &mut dyn Sink,
-) -> usize {
+fn take_records(open: &mut Open, chunk: &[u8], format: Format, joiner: &mut Joiner, sink: &mut dyn Sink) -> usize {
     let mut taken = 0;
-    if *skipping {
+    if open.at.is_skipping {
         match memchr(b'\n', chunk) {
             Some(end) => {
                 taken = end + 1;
-                *skipping = false;
+                open.at.is_skipping = false;
             }
             None => taken = chunk.len(),
         }
@@ -341,14 +383,19 @@ fn take_records(
     let whole = memrchr(b'\n', chunk).map_or(taken, |end| end + 1);
     let mut scratch = Vec::new();
     let lines = chunk.get(taken..whole).unwrap_or_default();
+    let is_plain = joiner.open_from().is_none() && open.read >= open.at.counted;
     let mut starts = Vec::new();
-    if joiner.open_from().is_none() && !has_long_record(lines) && sink.choose(lines, &mut starts) {
+    if is_plain && !has_long_record(lines) && !format.has_parts(lines) && sink.choose(lines, &mut starts) {
+        let mut past = 0;
         for start in &starts {
             let rest = lines.get(*start..).unwrap_or_default();
             let end = memchr(b'\n', rest).unwrap_or(rest.len());
             let from = open.read + (taken + start) as u64;
-            take_record(&open.file, &rest[..end], from, format, joiner, &mut scratch, rest.get(end + 1..), sink);
+            sink.go_past(lines.get(past..*start).unwrap_or_default());
+            past = start + end + 1;
+            take_record(open, &rest[..end], from, format, joiner, &mut scratch, rest.get(end + 1..), sink);
         }
+        sink.go_past(lines.get(past..).unwrap_or_default());
         sink.pass_over(memchr_iter(b'\n', lines).count() as u64 - starts.len() as u64);
         taken = whole;
     }
@@ -356,18 +403,17 @@ fn take_records(
         let rest = chunk.get(taken..whole).unwrap_or_default();
         let end = memchr(b'\n', rest).unwrap_or(rest.len());
         let from = open.read + taken as u64;
-        take_record(&open.file, &rest[..end], from, format, joiner, &mut scratch, rest.get(end + 1..), sink);
+        take_record(open, &rest[..end], from, format, joiner, &mut scratch, rest.get(end + 1..), sink);
         taken += end + 1;
     }
-    let taken = taken.min(chunk.len());
+    let mut taken = taken.min(chunk.len());
     if taken == 0 && chunk.len() == CHUNK_BYTES {
-        take_record(&open.file, chunk, open.read, format, joiner, &mut scratch, None, sink);
-        *skipping = true;
-        open.read += chunk.len() as u64;
-        open.at.offset = open.read;
-        return chunk.len();
+        take_record(open, chunk, open.read, format, joiner, &mut scratch, None, sink);
+        open.at.is_skipping = true;
+        taken = chunk.len();
     }
     open.read += taken as u64;
+    open.at.counted = open.read.max(open.at.counted);
     open.at.offset = joiner.open_from().unwrap_or(open.read);
     taken
 }
@@ -380,7 +426,7 @@ fn has_long_record(lines: &[u8]) -> bool {
 
 #[expect(clippy::too_many_arguments, reason = "the parts of one borrow, split so that they can be lent apart")]
 fn take_record(
-    file: &File,
+    open: &Open,
     record: &[u8],
     from: u64,
     format: Format,
@@ -390,8 +436,10 @@ fn take_record(
     sink: &mut dyn Sink,
 ) {
     let record = format.parse(record, scratch);
-    if let Some(line) = joiner.add(&record, from) {
-        sink.see(&Seen { line: &line, file, rest: rest.unwrap_or_default() });
+    if let Some(line) = joiner.add(&record, from)
+        && from >= open.at.counted
+    {
+        sink.see(&Seen { line: &line, file: &open.file, rest: rest.unwrap_or_default() });
     }
 }
 
@@ -405,13 +453,23 @@ pub(super) fn open_log(path: &Path) -> io::Result<File> {
 impl Open {
     fn new(file: File, offset: u64) -> io::Result<Self> {
         let meta = file.metadata()?;
-        let mut at = Position { device: meta.dev(), inode: meta.ino(), offset, print_bytes: 0, print: 0 };
+        let mut at = Position { device: meta.dev(), inode: meta.ino(), offset, ..Position::default() };
         at.take_print(&file);
         Ok(Self::at(file, at))
     }
 
     fn at(file: File, at: Position) -> Self {
         Self { file, read: at.offset, len: at.offset, at, written_at: (0, 0), changed_at: (0, 0) }
+    }
+
+    /// Goes on in this file, where reading is by now, with what was known at `at`.
+    fn from(mut self, at: Position) -> Self {
+        self.at = Position { offset: at.offset, counted: at.counted, is_skipping: at.is_skipping, ..self.at };
+        self
+    }
+
+    fn is(&self, file: &File) -> bool {
+        file.metadata().is_ok_and(|meta| self.at.is_same_file(&meta))
     }
 }
 
@@ -423,6 +481,11 @@ impl Position {
     fn matches(&self, file: &File) -> bool {
         file.metadata().is_ok_and(|meta| self.is_same_file(&meta) && meta.len() >= self.offset)
             && self.has_print_of(file)
+    }
+
+    /// Whether `file` begins as the file of this position did, and goes as far.
+    fn is_copied_to(&self, file: &File) -> bool {
+        self.print_bytes > 0 && file.metadata().is_ok_and(|meta| meta.len() >= self.offset) && self.has_print_of(file)
     }
 
     fn has_print_of(&self, file: &File) -> bool {

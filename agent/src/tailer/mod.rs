@@ -5,6 +5,7 @@
 
 mod follow;
 mod frame;
+mod group;
 mod mask;
 mod matcher;
 mod wake;
@@ -13,17 +14,21 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use forewarn_common::block::{KeywordHit, LogSample};
 use forewarn_common::id::EntityId;
-use forewarn_common::keyword::KeywordRule;
+use forewarn_common::keyword::{KeywordRule, Subject};
 use forewarn_common::limit;
 use serde::{Deserialize, Serialize};
 
 use follow::{Begin, Follower, Position, Seen, Sink};
 pub(crate) use frame::Format;
 use frame::{Joiner, Record};
+pub(crate) use group::FirstLine;
+use group::Group;
 use mask::Masks;
+use matcher::Applies;
 pub(crate) use matcher::{Matcher, RuleError};
 use wake::Wake;
 
@@ -58,7 +63,7 @@ pub(crate) enum TailerError {
 }
 
 /// A log to follow.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Source {
     /// Names the log across restarts: the container's id.
     pub(crate) id: String,
@@ -66,8 +71,12 @@ pub(crate) struct Source {
     pub(crate) entity: EntityId,
     /// The file; `None` when lines are fed.
     pub(crate) path: Option<PathBuf>,
+    /// Whose log it is, as the rules select it.
+    pub(crate) subject: Subject,
     /// How the file is written.
     pub(crate) format: Format,
+    /// How its records begin.
+    pub(crate) first_line: Rc<FirstLine>,
     /// Whether the log was there before the agent first looked: then its past is passed over.
     pub(crate) is_old: bool,
     /// Whether something may still be written to it.
@@ -94,6 +103,8 @@ struct Tracked {
     source: Source,
     follower: Option<Follower>,
     fed: Joiner,
+    applies: Applies,
+    group: Group,
     /// Read to its end and not written to any more: not looked at until its container runs again.
     is_asleep: bool,
     /// Something may be there to read.
@@ -163,6 +174,9 @@ struct Watch {
     hits: Vec<KeywordHit>,
     sampled: HashMap<EntityId, (i64, u32)>,
     found: Vec<(usize, std::ops::Range<usize>)>,
+    /// Text with its case folded, while it is searched.
+    fold: Vec<u8>,
+    samples_a_day_max: u32,
 }
 
 /// Where the surroundings of a line can be had.
@@ -186,6 +200,8 @@ impl Tailer {
             hits: Vec::new(),
             sampled: HashMap::new(),
             found: Vec::new(),
+            fold: Vec::new(),
+            samples_a_day_max: SAMPLES_A_DAY_MAX,
         };
         let earlier = checkpoint.and_then(|bytes| serde_json::from_slice::<Checkpoint>(bytes).ok());
         let earlier = earlier.map(|checkpoint| checkpoint.logs).unwrap_or_default();
@@ -212,7 +228,16 @@ impl Tailer {
     pub(crate) fn set_rules(&mut self, rules: &[KeywordRule], version: u64) -> Result<(), RuleError> {
         self.watch.matcher = Matcher::compile(rules)?;
         self.watch.version = version;
+        for log in &mut self.tracked {
+            log.applies = self.watch.matcher.applies_to(&log.source.subject);
+            log.group.end();
+        }
         Ok(())
+    }
+
+    /// Samples no more lines of one workload in one day than this, and never more than the agent's own bound.
+    pub(crate) fn set_samples_a_day_max(&mut self, count: Option<u32>) {
+        self.watch.samples_a_day_max = count.unwrap_or(SAMPLES_A_DAY_MAX).min(SAMPLES_A_DAY_MAX);
     }
 
     /// The version of the rules in use.
@@ -227,12 +252,14 @@ impl Tailer {
             std::mem::take(&mut self.tracked).into_iter().map(|log| (log.source.id.clone(), log)).collect();
         for source in sources {
             let known = before.remove(&source.id).filter(|log| log.source.path == source.path);
+            let applies = self.watch.matcher.applies_to(&source.subject);
             let tracked = match known {
                 Some(log) => Tracked {
                     is_asleep: log.is_asleep && !source.is_running,
                     is_dirty: log.is_dirty || log.source.is_running != source.is_running,
                     is_leaving: false,
                     last_looks: 0,
+                    applies,
                     source,
                     ..log
                 },
@@ -244,6 +271,8 @@ impl Tailer {
                         source,
                         follower,
                         fed: Joiner::default(),
+                        applies,
+                        group: Group::default(),
                         is_asleep: false,
                         is_dirty: true,
                         is_leaving: false,
@@ -345,8 +374,9 @@ impl Tailer {
                 break;
             }
             let Some(follower) = &mut log.follower else { continue };
-            let (entity, format) = (log.source.entity, log.source.format);
-            let mut lines = LogLines { watch: &mut self.watch, entity, format, now_ms };
+            let entity = log.source.entity;
+            let (source, applies, group) = (&log.source, &log.applies, &mut log.group);
+            let mut lines = LogLines { watch: &mut self.watch, source, applies, group, now_ms };
             let progress = follower.poll(&mut self.buffer, left.min(SOURCE_BYTES_A_POLL), now_ms, &mut lines);
             if log.is_leaving && !progress.more {
                 follower.finish(&mut lines);
@@ -391,15 +421,17 @@ impl Tailer {
         let Some(log) = self.tracked.iter_mut().find(|log| log.source.id == id && log.follower.is_none()) else {
             return;
         };
-        let entity = log.source.entity;
-        self.watch.counts.entry(entity).or_default().bytes += piece.len() as u64;
+        let (source, applies, group) = (&log.source, &log.applies, &mut log.group);
+        self.watch.counts.entry(source.entity).or_default().bytes += piece.len() as u64;
+        let mut lines = LogLines { watch: &mut self.watch, source, applies, group, now_ms };
         while !piece.is_empty() {
             let end = memchr::memchr(b'\n', piece);
             let (head, rest) = end.map_or((piece, &[][..]), |end| (&piece[..end], &piece[end + 1..]));
-            let record = Record { text: head.strip_suffix(b"\r").unwrap_or(head), ends_line: end.is_some() };
+            let text = head.strip_suffix(b"\r").unwrap_or(head);
+            let record = Record { text, ends_line: end.is_some(), is_error: false };
             if let Some(line) = log.fed.add(&record, 0) {
                 let around = Surroundings { file: None, rest, format: Format::Plain };
-                self.watch.see(entity, line.text, line.cut, now_ms, &around);
+                lines.take(line.text, line.cut, &around);
             }
             piece = rest;
         }
@@ -474,23 +506,61 @@ impl Tracked {
 /// The lines of one log on their way to the watch.
 struct LogLines<'a> {
     watch: &'a mut Watch,
-    entity: EntityId,
-    format: Format,
+    source: &'a Source,
+    applies: &'a Applies,
+    group: &'a mut Group,
     now_ms: i64,
+}
+
+impl LogLines<'_> {
+    fn take(&mut self, text: &[u8], cut: bool, around: &Surroundings<'_>) {
+        let entity = self.source.entity;
+        let mut found = std::mem::take(&mut self.watch.found);
+        self.watch.matcher.find(text, &mut found);
+        found.retain(|(rule, _)| self.applies.has(*rule));
+        if !found.is_empty() || !self.group.is_empty() {
+            self.group.step(self.source.first_line.begins(text), self.now_ms);
+        }
+        // A record hits a rule once.
+        found.retain(|(rule, _)| self.group.note(*rule));
+        self.watch.see(entity, text, cut, &found, self.now_ms, around);
+        self.watch.found = found;
+    }
 }
 
 impl Sink for LogLines<'_> {
     fn see(&mut self, seen: &Seen<'_>) {
-        let around = Surroundings { file: Some((seen.file, seen.line.from)), rest: seen.rest, format: self.format };
-        self.watch.see(self.entity, seen.line.text, seen.line.cut, self.now_ms, &around);
+        let file = Some((seen.file, seen.line.from));
+        let around = Surroundings { file, rest: seen.rest, format: self.source.format };
+        self.take(seen.line.text, seen.line.cut, &around);
     }
 
     fn choose(&mut self, lines: &[u8], starts: &mut Vec<usize>) -> bool {
-        self.watch.matcher.scan(lines, starts)
+        if self.applies.by_line {
+            return false;
+        }
+        let Watch { matcher, fold, .. } = &mut *self.watch;
+        matcher.scan(lines, fold, starts);
+        true
     }
 
     fn pass_over(&mut self, lines: u64) {
-        self.watch.counts.entry(self.entity).or_default().lines += lines;
+        self.watch.counts.entry(self.source.entity).or_default().lines += lines;
+    }
+
+    fn go_past(&mut self, lines: &[u8]) {
+        if self.group.is_empty() {
+            return;
+        }
+        let (mut scratch, mut passed) = (Vec::new(), 0);
+        for record in lines.split_inclusive(|byte| *byte == b'\n') {
+            let record = record.strip_suffix(b"\n").unwrap_or(record);
+            if self.source.first_line.begins(self.source.format.parse(record, &mut scratch).text) {
+                return self.group.end();
+            }
+            passed += 1;
+        }
+        self.group.pass(passed);
     }
 }
 
@@ -500,13 +570,19 @@ struct Checkpoint {
 }
 
 impl Watch {
-    fn see(&mut self, entity: EntityId, text: &[u8], cut: bool, now_ms: i64, around: &Surroundings<'_>) {
-        let mut found = std::mem::take(&mut self.found);
-        self.matcher.find(text, &mut found);
+    fn see(
+        &mut self,
+        entity: EntityId,
+        text: &[u8],
+        cut: bool,
+        found: &[(usize, std::ops::Range<usize>)],
+        now_ms: i64,
+        around: &Surroundings<'_>,
+    ) {
         let counts = self.counts.entry(entity).or_default();
         counts.lines += 1;
         counts.cut_lines += u64::from(cut);
-        for (rule, at) in &found {
+        for (rule, at) in found {
             let Some((name, severity)) = self.matcher.rule(*rule) else { continue };
             match counts.hits.get_mut(name) {
                 Some(count) => *count += 1,
@@ -534,7 +610,9 @@ impl Watch {
             let Some(hit) = self.hits.get_mut(slot) else { continue };
             hit.count += 1;
             hit.last_ms = now_ms;
-            if hit.samples.len() < limit::HIT_SAMPLES_MAX && may_sample(&mut self.sampled, entity, now_ms) {
+            if hit.samples.len() < limit::HIT_SAMPLES_MAX
+                && may_sample(&mut self.sampled, entity, now_ms, self.samples_a_day_max)
+            {
                 let needle = text.get(at.clone()).unwrap_or_default();
                 hit.samples.push(LogSample {
                     at_ms: now_ms,
@@ -544,18 +622,17 @@ impl Watch {
                 });
             }
         }
-        self.found = found;
     }
 }
 
-fn may_sample(sampled: &mut HashMap<EntityId, (i64, u32)>, entity: EntityId, now_ms: i64) -> bool {
+fn may_sample(sampled: &mut HashMap<EntityId, (i64, u32)>, entity: EntityId, now_ms: i64, count_max: u32) -> bool {
     let day = now_ms.div_euclid(DAY_MS);
     let entry = sampled.entry(entity).or_insert((day, 0));
     if entry.0 != day {
         *entry = (day, 0);
     }
     entry.1 += 1;
-    entry.1 <= SAMPLES_A_DAY_MAX
+    entry.1 <= count_max
 }
 
 impl Surroundings<'_> {
@@ -600,22 +677,6 @@ pub(crate) fn try_watching<'a>(paths: impl Iterator<Item = &'a Path>) -> Watchin
     let watched = files.iter().filter(|file| wake.watch(file).is_some()).count();
     let unwatched = files.len() - watched;
     Watching { watched, unwatched, refusal: wake.refusal().filter(|_| unwatched > 0) }
-}
-
-/// Whether the log of the container `name` is wanted; `*` at either end of a pattern matches anything.
-#[must_use]
-pub(crate) fn is_wanted(name: &str, include: &[String], exclude: &[String]) -> bool {
-    let any = |patterns: &[String]| patterns.iter().any(|pattern| name_matches(name, pattern));
-    (include.is_empty() || any(include)) && !any(exclude)
-}
-
-fn name_matches(name: &str, pattern: &str) -> bool {
-    match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
-        (Some(_), Some(_)) => name.contains(pattern.trim_matches('*')),
-        (Some(end), None) => name.ends_with(end),
-        (None, Some(start)) => name.starts_with(start),
-        (None, None) => name == pattern,
-    }
 }
 
 #[cfg(test)]

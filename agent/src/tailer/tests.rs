@@ -23,11 +23,23 @@ fn rule(name: &str, literals: &[&str], regexes: &[&str], ignore_case: bool) -> K
         literals: owned(literals),
         regexes: owned(regexes),
         ignore_case,
+        fields: Vec::new(),
+        include: Vec::new(),
+        exclude: Vec::new(),
     }
 }
 
 fn source(path: &Path, format: Format, is_old: bool) -> Source {
-    Source { id: "c1".to_owned(), entity: entity(), path: Some(path.to_owned()), format, is_old, is_running: true }
+    Source {
+        id: "c1".to_owned(),
+        entity: entity(),
+        path: Some(path.to_owned()),
+        subject: Subject { name: "shop-db".to_owned(), image: "mysql:8".to_owned(), ..Subject::default() },
+        format,
+        first_line: Rc::default(),
+        is_old,
+        is_running: true,
+    }
 }
 
 fn tailer(rules: &[KeywordRule], path: &Path, format: Format) -> Tailer {
@@ -368,22 +380,17 @@ fn unusable_rules_are_refused_by_name() {
         (vec![rule("a", &["x"], &[], false), rule("a", &["y"], &[], false)], "and be unique"),
         (vec![rule("a", &[""], &[], false)], "keyword rule a has an empty pattern"),
         (vec![rule("a", &["x"; 65], &[], false)], "patterns of keyword rule a is 65, the limit is 64"),
+        (
+            vec![KeywordRule { fields: vec!["level".into()], ..rule("f", &[], &[], false) }],
+            "must look like level=error",
+        ),
+        (vec![KeywordRule { include: vec!["label:x".into()], ..rule("f", &[], &[], false) }], "label:key=value"),
         ((0..257).map(|n| rule(&format!("r{n}"), &["x"], &[], false)).collect(), "number of keyword rules is 257"),
     ] {
         let message = Matcher::compile(&rules).unwrap_err().to_string();
         assert!(message.contains(words), "{message}");
     }
     assert!(Tailer::new(&[], &["(".to_owned()], None).unwrap_err().to_string().contains("mask \"(\" cannot be used"));
-}
-
-#[test]
-fn names_are_included_and_excluded_by_pattern() {
-    let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-    assert!(is_wanted("shop-db", &[], &[]));
-    assert!(is_wanted("shop-db", &owned(&["shop-*"]), &[]));
-    assert!(is_wanted("shop-db", &owned(&["*-db"]), &owned(&["*web*"])));
-    assert!(!is_wanted("shop-db", &owned(&["shop"]), &[]));
-    assert!(!is_wanted("shop-db", &owned(&["*"]), &owned(&["shop-db"])));
 }
 
 #[test]
@@ -442,12 +449,220 @@ fn what_was_rotated_and_removed_while_the_agent_was_away_is_said_to_be_lost() {
     assert_eq!((counts.lines, counts.lost_bytes), (1, 1));
 }
 
+fn cri(stream: &str, tag: &str, text: &str) -> Vec<u8> {
+    format!("2026-11-22T17:40:44.123456789+08:00 {stream} {tag} {text}\n").into_bytes()
+}
+
+#[test]
+fn cri_records_are_read_as_kubernetes_and_podman_write_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("0.log");
+    let rules = [rule("seam", &["AB"], &[], false), rule("plain", &["boom"], &[], false)];
+    let mut tailer = tailer(&rules, &path, Format::Cri);
+    // The two streams take turns within their open lines.
+    for (stream, tag, text) in [
+        ("stdout", "F", "boom"),
+        ("stdout", "P", "first A"),
+        ("stderr", "P", "other A"),
+        ("stdout", "P", "B second A"),
+        ("stderr", "F", " no seam"),
+        ("stdout", "F:x", "B third"),
+        ("stdout", "F", ""),
+    ] {
+        append(&path, &cri(stream, tag, text));
+    }
+    append(&path, b"no record at all: boom\n\n2026-11-22T17:40:44Z stdout F\n");
+    tailer.poll(5_000);
+    let counts = counts(&mut tailer);
+    assert_eq!((counts.lines, counts.hits["seam"], counts.hits["plain"]), (7, 1, 2));
+    let hits = tailer.take_hits();
+    let seam = hits.iter().find(|hit| hit.rule == "seam").unwrap();
+    assert_eq!(seam.samples[0].line, "first AB second AB third");
+}
+
+#[test]
+fn a_stack_trace_hits_a_rule_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let trace = "boom at first\n\tat boom.Main\n  at boom.Other\nCaused by: boom\n\tat boom.Deep\nboom again\nquiet\n  boom beside\n";
+    for (name, format) in [("plain", Format::Plain), ("json", Format::JsonFile), ("cri", Format::Cri)] {
+        // A regex is judged line by line, literals are not.
+        for rules in [vec![rule("boom", &["boom"], &[], false)], vec![rule("boom", &[], &["bo+m"], false)]] {
+            let path = dir.path().join(format!("{name}-{}", rules[0].regexes.len()));
+            let mut tailer = tailer(&rules, &path, format);
+            for line in trace.lines() {
+                append(
+                    &path,
+                    &match format {
+                        Format::Plain => format!("{line}\n").into_bytes(),
+                        Format::JsonFile => record(&format!("{line}\n")),
+                        Format::Cri => cri("stderr", "F", line),
+                    },
+                );
+            }
+            tailer.poll(5_000);
+            let counts = counts(&mut tailer);
+            assert_eq!((counts.lines, counts.hits["boom"]), (8, 3), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_record_may_begin_where_a_pattern_says_and_ends_after_a_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let mut tailer = Tailer::new(&[rule("boom", &["boom"], &[], false)], &[], None).unwrap();
+    let first_line = Rc::new(FirstLine::compile(r"^\d{4}-").unwrap());
+    tailer.set_sources([Source { first_line, ..source(&path, Format::Plain, false) }]);
+    append(&path, b"2026-11-22 boom\nTraceback\nboom\n2026-11-22 boom\n");
+    tailer.poll(5_000);
+    assert_eq!(counts(&mut tailer).hits["boom"], 2);
+    append(&path, &b"boom\n".repeat(1000));
+    tailer.poll(5_000);
+    assert_eq!(counts(&mut tailer).hits["boom"], 5, "no record has more than 200 lines");
+    append(&path, b"boom\n");
+    tailer.poll(9_000);
+    assert_eq!(counts(&mut tailer).hits["boom"], 1, "nor lasts longer than a second");
+    assert!(FirstLine::compile("(").is_err());
+}
+
+#[test]
+fn fields_of_json_lines_are_matched_and_nothing_else_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = [
+        KeywordRule { fields: vec!["level=error".into()], ..rule("level", &[], &[], true) },
+        KeywordRule { fields: vec!["log.level=50".into(), "ok=false".into()], ..rule("deep", &[], &[], false) },
+        KeywordRule { fields: vec!["msg=磁盘 \"满\"".into()], ..rule("chinese", &[], &[], false) },
+    ];
+    for format in [Format::Plain, Format::JsonFile] {
+        let path = dir.path().join(format!("{format:?}"));
+        let mut tailer = tailer(&rules, &path, format);
+        for line in [
+            r#"  {"a":[1,{"level":"error"}],"b":{"c":null}, "level" : "error"}"#,
+            r#"{"level":"ERROR","msg":"x"}"#,
+            r#"{"log":{"level":50,"other":"x"}}"#,
+            r#"{"log.level":50}"#,
+            r#"{"ok":false}"#,
+            r#"{"msg":"磁盘 \"满\""}"#,
+            r#"{"level":"errors"}"#,
+            r#"{"nested":{"level":"error"}}"#,
+            r#"{"msg":"level=error"}"#,
+            r#"{"level":"error""#,
+            "level=error 50 false",
+            r#"["level","error"]"#,
+        ] {
+            append(
+                &path,
+                &if format == Format::Plain { format!("{line}\n").into_bytes() } else { record(&format!("{line}\n")) },
+            );
+        }
+        tailer.poll(5_000);
+        let counts = counts(&mut tailer);
+        let hits: Vec<_> = counts.hits.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+        assert_eq!(hits, [("chinese", 1), ("deep", 3), ("level", 2)], "{format:?}");
+        assert_eq!(counts.lines, 12);
+    }
+}
+
+#[test]
+fn a_rule_looks_only_at_the_containers_it_names_and_learns_of_a_change_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let named = |include: &[&str], exclude: &[&str]| KeywordRule {
+        include: include.iter().map(|text| (*text).to_owned()).collect(),
+        exclude: exclude.iter().map(|text| (*text).to_owned()).collect(),
+        ..rule("boom", &["boom"], &[], false)
+    };
+    let mut tailer = tailer(&[named(&["image:mysql*"], &[])], &path, Format::Plain);
+    let mut round = |rules: &[KeywordRule], version: u64| {
+        if version > 0 {
+            tailer.set_rules(rules, version).unwrap();
+        }
+        append(&path, b"boom\n");
+        tailer.poll(version.cast_signed() * 10_000);
+        let hits = counts(&mut tailer).hits.values().sum::<u64>();
+        (hits, tailer.rules_version())
+    };
+    assert_eq!(round(&[], 0), (1, 0));
+    assert_eq!(round(&[named(&["web-*"], &[])], 1), (0, 1));
+    assert_eq!(round(&[named(&[], &["shop-*"])], 2), (0, 2));
+    assert_eq!(round(&[named(&["shop-db"], &["web"])], 3), (1, 3));
+    // A regex for others does not slow this log down.
+    assert_eq!(round(&[KeywordRule { regexes: vec!["b".into()], ..named(&["web"], &[]) }], 4), (0, 4));
+    assert!(!tailer.tracked[0].applies.by_line);
+}
+
+#[test]
+fn the_server_may_lower_the_bound_of_samples_and_not_raise_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for (asked, given) in [(Some(3), 3), (Some(u32::MAX), SAMPLES_A_DAY_MAX), (Some(0), 0), (None, SAMPLES_A_DAY_MAX)] {
+        let path = dir.path().join(format!("{asked:?}"));
+        let mut tailer = tailer(&[rule("boom", &["boom"], &[], false)], &path, Format::Plain);
+        tailer.set_samples_a_day_max(asked);
+        let mut samples = 0;
+        for round in 0..100 {
+            append(&path, &b"boom\n".repeat(4));
+            tailer.poll(round);
+            samples += tailer.take_hits()[0].samples.len();
+        }
+        assert_eq!(samples, given as usize, "{asked:?}");
+    }
+}
+
+#[test]
+fn a_log_that_is_copied_and_emptied_loses_nothing_that_the_copy_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let mut tailer = tailer(&[], &path, Format::Plain);
+    append(&path, b"1\n2\n");
+    tailer.poll(0);
+    for round in 0..3 {
+        append(&path, b"not looked at\n");
+        let _ = fs::rename(dir.path().join("log.1"), dir.path().join("log.2"));
+        fs::copy(&path, dir.path().join("log.1")).unwrap();
+        fs::write(&path, b"").unwrap();
+        append(&path, format!("new {round}\n").as_bytes());
+        tailer.poll(0);
+    }
+    let counts = counts(&mut tailer);
+    assert_eq!((counts.lines, counts.lost_bytes), (8, 0));
+}
+
+#[test]
+fn a_log_that_rotates_its_oldest_file_away_goes_on_with_the_next_and_says_that_it_may_have_lost_some() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let at = |number: u32| dir.path().join(format!("log.{number}"));
+    append(&at(1), b"older than the agent\n");
+    append(&path, b"0\n");
+    let mut tailer = Tailer::new(&[], &[], None).unwrap();
+    tailer.set_sources([source(&path, Format::Plain, true)]);
+    tailer.poll(0);
+    let rotate = |text: &[u8]| {
+        let _ = fs::rename(at(1), at(2));
+        fs::rename(&path, at(1)).unwrap();
+        append(&path, text);
+    };
+    rotate(b"1\n");
+    tailer.poll(0);
+    assert_eq!(counts(&mut tailer), Counts { lines: 1, bytes: 2, ..Counts::default() });
+    rotate(b"2\n");
+    rotate(b"3\n");
+    rotate(b"4\n");
+    tailer.poll(0);
+    assert_eq!(counts(&mut tailer), Counts { lines: 3, bytes: 6, lost_bytes: 1, ..Counts::default() });
+}
+
 /// What may happen to a log between two looks.
 #[derive(Debug, Clone)]
 enum Step {
     Write(Vec<u8>),
     Rotate,
+    /// Rotation that compresses at once: what was not read is gone from its name, not from who holds it.
+    Compress,
     Truncate,
+    CopyTruncate,
+    /// The log is removed and begun anew.
+    Remove,
     Poll,
     Restart,
     Crash,
@@ -457,7 +672,10 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         5 => proptest::collection::vec(prop_oneof![3 => Just(b'a'), 1 => Just(b'\n'), 1 => Just(0_u8)], 1..30).prop_map(Step::Write),
         1 => Just(Step::Rotate),
+        1 => Just(Step::Compress),
         1 => Just(Step::Truncate),
+        1 => Just(Step::CopyTruncate),
+        1 => Just(Step::Remove),
         4 => Just(Step::Poll),
         1 => Just(Step::Restart),
         1 => Just(Step::Crash),
@@ -479,7 +697,7 @@ fn check_history(steps: &[Step]) -> Result<(), TestCaseError> {
     let mut content = begin(&path);
     let mut tailer = tailer(&[], &path, Format::Plain);
     // Lines in files that are closed for good, and what was stored with the last checkpoint.
-    let (mut closed_lines, mut stored) = (0, 0);
+    let (mut closed_lines, mut stored, mut must_store) = (0, 0, false);
     let whole = |content: &[u8]| content.iter().filter(|byte| **byte == b'\n').count() as u64;
     for step in steps {
         match step {
@@ -487,15 +705,40 @@ fn check_history(steps: &[Step]) -> Result<(), TestCaseError> {
                 append(&path, bytes);
                 content.extend_from_slice(bytes);
             }
-            Step::Rotate => {
+            Step::Rotate | Step::Compress | Step::Remove => {
+                if !matches!(step, Step::Rotate) {
+                    // Only what is held by then is promised.
+                    tailer.poll(0);
+                }
+                let is_shifted = !matches!(step, Step::Remove);
+                for number in (1..15).rev().filter(|_| is_shifted) {
+                    let name = |number: u32| dir.path().join(format!("log.{number}"));
+                    let _ = fs::rename(name(number), name(number + 1));
+                }
+                match step {
+                    Step::Rotate => fs::rename(&path, dir.path().join("log.1")).unwrap(),
+                    Step::Compress => fs::rename(&path, dir.path().join("log.1.gz")).unwrap(),
+                    _ => fs::remove_file(&path).unwrap(),
+                }
+                // A file that is left for good ends its last line.
+                closed_lines += whole(&content) + u64::from(content.last() != Some(&b'\n'));
+                content = begin(&path);
+                must_store = !matches!(step, Step::Rotate);
+            }
+            Step::CopyTruncate => {
                 for number in (1..15).rev() {
                     let name = |number: u32| dir.path().join(format!("log.{number}"));
                     let _ = fs::rename(name(number), name(number + 1));
                 }
-                fs::rename(&path, dir.path().join("log.1")).unwrap();
-                // A file that is left for good ends its last line.
-                closed_lines += whole(&content) + u64::from(content.last() != Some(&b'\n'));
+                // A line is ended before: what is read of a copy is not joined to what was read before it.
+                if content.last() != Some(&b'\n') {
+                    append(&path, b"\n");
+                    content.push(b'\n');
+                }
+                fs::copy(&path, dir.path().join("log.1")).unwrap();
+                closed_lines += whole(&content);
                 content = begin(&path);
+                must_store = true;
             }
             Step::Truncate => {
                 // Only what was looked at before is promised.
@@ -513,8 +756,8 @@ fn check_history(steps: &[Step]) -> Result<(), TestCaseError> {
             }
             Step::Crash => tailer = restarted(&tailer, &path),
         }
-        if matches!(step, Step::Truncate) {
-            // A crash before the next checkpoint would lose what truncation took: the model stores it here.
+        if std::mem::take(&mut must_store) || matches!(step, Step::Truncate) {
+            // A crash before the next checkpoint would lose what is gone by now: the model stores it here.
             tailer.poll(0);
             stored += counts(&mut tailer).lines;
         }
@@ -525,6 +768,50 @@ fn check_history(steps: &[Step]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Random records of two streams with open lines, read in pieces, with crashes: every line once.
+fn check_streams(steps: &[(bool, bool, u8)]) -> Result<(), TestCaseError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("0.log");
+    append(&path, b"");
+    let mut tailer = Tailer::new(&[], &[], None).unwrap();
+    tailer.set_sources([source(&path, Format::Cri, false)]);
+    let (mut lines, mut stored, mut open) = (0, 0, [false; 2]);
+    for (number, (is_error, is_part, then)) in steps.iter().enumerate() {
+        let stream = if *is_error { "stderr" } else { "stdout" };
+        append(&path, &cri(stream, if *is_part { "P" } else { "F" }, &format!("text {number}")));
+        open[usize::from(*is_error)] = *is_part;
+        lines += u64::from(!is_part);
+        match then {
+            0 | 1 => drop(tailer.poll(0)),
+            2 => {
+                tailer.poll(0);
+                stored += counts(&mut tailer).lines;
+            }
+            3 => {
+                let mut next = Tailer::new(&[], &[], Some(&tailer.checkpoint())).unwrap();
+                next.set_sources([source(&path, Format::Cri, false)]);
+                tailer = next;
+            }
+            4 => {
+                for number in (1..10).rev() {
+                    let name = |number: u32| dir.path().join(format!("0.log.{number}"));
+                    let _ = fs::rename(name(number), name(number + 1));
+                }
+                fs::rename(&path, dir.path().join("0.log.1")).unwrap();
+                append(&path, &cri("stdout", "F", &format!("file {number}")));
+                // Open lines end with their file.
+                lines += 1 + open.iter().filter(|is_open| **is_open).count() as u64;
+                open = [false; 2];
+            }
+            _ => {}
+        }
+    }
+    tailer.poll(0);
+    stored += counts(&mut tailer).lines;
+    prop_assert_eq!(stored, lines);
+    Ok(())
+}
+
 fn restarted(tailer: &Tailer, path: &Path) -> Tailer {
     let mut next = Tailer::new(&[], &[], Some(&tailer.checkpoint())).unwrap();
     next.set_sources([source(path, Format::Plain, false)]);
@@ -532,11 +819,18 @@ fn restarted(tailer: &Tailer, path: &Path) -> Tailer {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::default())]
 
     #[test]
     fn each_line_is_counted_once_whatever_happens(steps in proptest::collection::vec(step(), 0..40)) {
         check_history(&steps)?;
+    }
+
+    #[test]
+    fn lines_of_two_streams_are_counted_once(
+        steps in proptest::collection::vec((any::<bool>(), any::<bool>(), 0_u8..7), 0..30),
+    ) {
+        check_streams(&steps)?;
     }
 
     #[test]
@@ -571,7 +865,7 @@ proptest! {
     #[test]
     fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2000), escaped in "[\\\\u0-9a-fn\"{}log:]{0,100}") {
         let dir = tempfile::tempdir().unwrap();
-        for (name, format) in [("a", Format::JsonFile), ("b", Format::Plain)] {
+        for (name, format) in [("a", Format::JsonFile), ("b", Format::Plain), ("c", Format::Cri)] {
             let path = dir.path().join(name);
             let mut tailer = tailer(&keyword::default_rules(), &path, format);
             append(&path, &bytes);

@@ -103,10 +103,13 @@ fn logs_that_were_there_at_the_first_look_are_old_and_later_ones_new() {
     workloads.apply(Notice::Synced(vec![instance("a", "x", "t1")]));
     workloads.apply(Notice::Changed(Box::new(instance("b", "y", "t1"))));
     workloads.apply(Notice::Changed(Box::new(instance("a", "x", "t2"))));
-    let log = settings::Settings::default().log;
-    let mut old: Vec<(String, bool)> = workloads.sources(&log).map(|source| (source.id, source.is_old)).collect();
+    let (log, first_line) = (settings::Settings::default().log, Rc::default());
+    let mut old: Vec<(String, bool)> =
+        workloads.sources(&log, &[], &first_line).map(|source| (source.id, source.is_old)).collect();
     old.sort();
     assert_eq!(old, [("a".to_owned(), true), ("b".to_owned(), false)]);
     let none = settings::Log { exclude: vec!["x".into()], ..log };
-    assert_eq!(workloads.sources(&none).count(), 1);
+    assert_eq!(workloads.sources(&none, &[], &first_line).count(), 1);
+    let central = ["*".to_owned()];
+    assert_eq!(workloads.sources(&none, &central, &first_line).count(), 0, "the server narrows what the host lets in");
 }

@@ -101,6 +101,12 @@ async fn push(app: Arc<App>, call: Call) -> Result<Response, Refused> {
 
 async fn config(app: Arc<App>, call: Call) -> Result<Response, Refused> {
     let set = app.keywords(call.now_ms).await?;
-    let config = AgentConfig { version: set.version, keywords: set.rules.clone(), trust: app.site.trust.clone() };
+    let config = AgentConfig {
+        version: set.version,
+        keywords: set.rules.clone(),
+        exclude: set.exclude.clone(),
+        samples_a_day_max: set.samples_a_day_max,
+        trust: app.site.trust.clone(),
+    };
     Ok(json(StatusCode::OK, &config))
 }

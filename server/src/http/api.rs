@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use forewarn_common::clock;
-use forewarn_common::keyword::KeywordRule;
+use forewarn_common::keyword::{self, KeywordRule};
 use forewarn_common::limit;
 use http::{HeaderValue, Method, StatusCode, header};
 use warp::reply::Response;
@@ -324,15 +324,24 @@ async fn make_token(app: Arc<App>, call: Call) -> Result<Response, Refused> {
 
 async fn keywords(app: Arc<App>, call: Call) -> Result<Response, Refused> {
     let set = app.keywords(call.now_ms).await?;
-    Ok(json(OK, &view::Keywords { rules: set.rules.clone() }))
+    let (rules, exclude) = (set.rules.clone(), set.exclude.clone());
+    Ok(json(OK, &view::Keywords { rules, exclude, samples_a_day_max: set.samples_a_day_max }))
 }
 
 async fn set_keywords(app: Arc<App>, call: Call) -> Result<Response, Refused> {
     let keywords: view::Keywords = call.json()?;
     check_keywords(&keywords.rules).map_err(Refused::bad_request)?;
-    app.set_keywords(keywords.rules.clone(), call.now_ms).await?;
+    check_exclude(&keywords.exclude).map_err(Refused::bad_request)?;
+    app.set_keywords(keywords.clone(), call.now_ms).await?;
     app.store.audit(call.now_ms, &call.user, "change keywords", &format!("{} rules", keywords.rules.len())).await?;
     Ok(json(OK, &keywords))
+}
+
+fn check_exclude(selectors: &[String]) -> Result<(), String> {
+    if selectors.len() > limit::KEYWORD_RULES_MAX {
+        return Err(format!("exclude at most {} names", limit::KEYWORD_RULES_MAX));
+    }
+    selectors.iter().find_map(|text| keyword::selector_fault(text)).map_or(Ok(()), Err)
 }
 
 fn check_keywords(rules: &[KeywordRule]) -> Result<(), String> {
@@ -351,9 +360,12 @@ fn check_keywords(rules: &[KeywordRule]) -> Result<(), String> {
         if !names.insert(name) {
             return Err(format!("keyword rule {name}: the name is there twice"));
         }
-        let patterns = rule.literals.len() + rule.regexes.len();
-        if patterns == 0 || patterns > limit::KEYWORD_PATTERNS_MAX {
-            return Err(format!("keyword rule {name}: give 1 to {} literals and regexes", limit::KEYWORD_PATTERNS_MAX));
+        if !(1..=limit::KEYWORD_PATTERNS_MAX).contains(&rule.patterns()) {
+            let most = limit::KEYWORD_PATTERNS_MAX;
+            return Err(format!("keyword rule {name}: give 1 to {most} literals, regexes and fields"));
+        }
+        if let Some(fault) = rule.fault() {
+            return Err(format!("keyword rule {name}: {fault}"));
         }
         if let Some(bad) =
             rule.literals.iter().find(|text| text.trim().is_empty() || text.len() > limit::NAME_BYTES_MAX)
@@ -386,12 +398,19 @@ mod tests {
             literals: vec![literal.into()],
             regexes: vec![regex.into()],
             ignore_case: false,
+            fields: Vec::new(),
+            include: Vec::new(),
+            exclude: Vec::new(),
         };
+        let selecting = KeywordRule { include: vec!["label:x".into()], ..rule("ok", "a", "b") };
+        let with_field = KeywordRule { fields: vec!["level".into()], ..rule("ok", "a", "b") };
         for (bad, expected) in [
             (rule("Über", "a", "b"), "the name must be"),
             (rule("ok", " ", "b"), "literal \" \""),
             (rule("ok", "a", "("), "regex \"(\""),
             (rule("ok", "a", "(a{1000}){1000}"), "regex"),
+            (selecting, "label:key=value"),
+            (with_field, "level=error"),
         ] {
             let message = check_keywords(&[bad]).unwrap_err();
             assert!(message.contains(expected), "{message}");

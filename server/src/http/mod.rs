@@ -44,6 +44,11 @@ const KEYWORDS_AGE_MS: i64 = 30_000;
 struct KeywordSet {
     version: u64,
     rules: Vec<KeywordRule>,
+    /// Containers whose logs no agent reads.
+    #[serde(default)]
+    exclude: Vec<String>,
+    #[serde(default)]
+    samples_a_day_max: Option<u32>,
 }
 
 /// What the routes work with.
@@ -147,16 +152,22 @@ impl App {
         }
         let stored = self.store.site_get(KEYWORDS_KEY).await?;
         let stored = stored.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let default = || KeywordSet { version: 0, rules: forewarn_common::keyword::default_rules() };
+        let default = || KeywordSet {
+            version: 0,
+            rules: forewarn_common::keyword::default_rules(),
+            exclude: Vec::new(),
+            samples_a_day_max: None,
+        };
         let set = Arc::new(stored.unwrap_or_else(default));
         *self.keywords.write().unwrap_or_else(PoisonError::into_inner) = Some((now_ms, Arc::clone(&set)));
         Ok(set)
     }
 
     /// Replaces the site's keyword rules; the agents learn of it with their next push.
-    async fn set_keywords(&self, rules: Vec<KeywordRule>, now_ms: i64) -> Result<(), StoreError> {
+    async fn set_keywords(&self, keywords: view::Keywords, now_ms: i64) -> Result<(), StoreError> {
         let version = self.keywords(0).await?.version + 1;
-        let set = KeywordSet { version, rules };
+        let view::Keywords { rules, exclude, samples_a_day_max } = keywords;
+        let set = KeywordSet { version, rules, exclude, samples_a_day_max };
         let bytes = serde_json::to_vec(&set).map_err(|e| StoreError::Setup(e.to_string()))?;
         self.store.site_put(KEYWORDS_KEY, bytes).await?;
         *self.keywords.write().unwrap_or_else(PoisonError::into_inner) = Some((now_ms, Arc::new(set)));

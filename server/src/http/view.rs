@@ -397,4 +397,11 @@ pub struct TokenView {
 pub struct Keywords {
     /// The rules, sent to every agent.
     pub rules: Vec<KeywordRule>,
+    /// Containers whose logs no agent reads: a name, `image:name` or `label:key=value`; `*` at either end matches
+    /// anything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+    /// Sampled lines of one workload in one day; the agent's own bound without it, and never more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples_a_day_max: Option<u32>,
 }

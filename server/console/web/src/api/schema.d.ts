@@ -1476,11 +1476,20 @@ export interface components {
         IncidentState: "pending" | "firing" | "resolved";
         /** @description Lines that contain one of the literals or match one of the regexes are hits of the rule. */
         KeywordRule: {
+            /** @description Containers whose logs it never looks at; wins over `include`. */
+            exclude?: string[];
+            /**
+             * @description Fields of lines that are JSON objects, as `level=error` or `log.level=error`: a number, a truth value or a whole
+             *     text that is equal.
+             */
+            fields?: string[];
             /**
              * @description Whether ASCII letters match in either case.
              * @default false
              */
             ignore_case: boolean;
+            /** @description Containers whose logs the rule looks at (see [`Subject::is_selected_by`]); empty looks at all. */
+            include?: string[];
             /**
              * @description Texts to find as they are.
              * @default []
@@ -1498,8 +1507,18 @@ export interface components {
         };
         /** @description The site's keyword rules. */
         Keywords: {
+            /**
+             * @description Containers whose logs no agent reads: a name, `image:name` or `label:key=value`; `*` at either end matches
+             *     anything.
+             */
+            exclude?: string[];
             /** @description The rules, sent to every agent. */
             rules: components["schemas"]["KeywordRule"][];
+            /**
+             * Format: uint32
+             * @description Sampled lines of one workload in one day; the agent's own bound without it, and never more.
+             */
+            samples_a_day_max?: number | null;
         };
         /** @description How a value behaves in time. */
         Kind: "gauge" | "increment";

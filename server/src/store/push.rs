@@ -167,10 +167,18 @@ impl Store {
     /// # Errors
     /// The database did not take them: none is stored, all may be sent again.
     pub async fn push(&self, arrivals: Vec<Arriving>) -> Result<Vec<PushOutcome>, StoreError> {
+        self.push_group(Arc::new(arrivals)).await
+    }
+
+    /// As [`Self::push`]; who may have to try again keeps the blocks without copying them.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    pub async fn push_group(&self, arrivals: Arc<Vec<Arriving>>) -> Result<Vec<PushOutcome>, StoreError> {
         if arrivals.is_empty() {
             return Ok(Vec::new());
         }
-        let (store, arrivals) = (self.clone(), Arc::new(arrivals));
+        let store = self.clone();
         let mut first = true;
         let pushed = self
             .inner
@@ -430,8 +438,11 @@ fn save_layouts(connection: &mut Conn, store: &Store, arrivals: &[Arriving]) -> 
     let mut said: BTreeMap<LayoutId, &Layout> = BTreeMap::new();
     let mut wanted: BTreeSet<LayoutId> = BTreeSet::new();
     for arriving in arrivals {
-        let layouts = arriving.dictionary.layouts.iter().map(|layout| (layout.id(), layout));
-        said.extend(layouts.filter(|(id, _)| store.layout(*id).is_none()));
+        // Hashing a layout costs more than knowing that all that the block names are known.
+        if arriving.keys.iter().any(|(_, id)| store.layout(*id).is_none()) {
+            let layouts = arriving.dictionary.layouts.iter().map(|layout| (layout.id(), layout));
+            said.extend(layouts.filter(|(id, _)| store.layout(*id).is_none()));
+        }
         wanted.extend(arriving.keys.iter().map(|(_, id)| *id).filter(|id| store.layout(*id).is_none()));
     }
     wanted.extend(said.keys());

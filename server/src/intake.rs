@@ -1,6 +1,8 @@
 //! What arrives: a block is checked, its urgent section opened, and it is committed together with the blocks of
 //! other agents. It is acknowledged only after it is durable. The samples stay closed.
 
+use std::sync::Arc;
+
 use forewarn_common::block::{DecodeError, RawBlock, Urgent};
 use forewarn_common::id::HostId;
 use forewarn_common::limit;
@@ -96,8 +98,9 @@ impl Intake {
         let dictionary = raw.dictionary()?;
         let groups = raw.group_keys()?;
         let columns = |id| {
-            let own = dictionary.layouts.iter().find(|layout| layout.id() == id);
-            own.map(|layout| layout.metrics.len()).or_else(|| self.store.columns(id)).unwrap_or(0)
+            // What is known is asked first: a layout's id is a hash.
+            let own = || dictionary.layouts.iter().find(|layout| layout.id() == id).map(|layout| layout.metrics.len());
+            self.store.columns(id).or_else(own).unwrap_or(0)
         };
         let values = groups.iter().map(|(_, layout, ticks)| (columns(*layout) * ticks) as i64).sum();
         let keys = groups.iter().map(|(entity, layout, _)| (*entity, *layout)).collect();
@@ -149,16 +152,13 @@ async fn commit_groups(store: Store, mut arriving: mpsc::Receiver<Waiting>) {
         }
         let (blocks, answers): (Vec<_>, Vec<_>) =
             group.into_iter().map(|waiting| (waiting.block, waiting.answer)).unzip();
-        if let [_] = answers.as_slice() {
-            answer_all(answers, store.push(blocks).await);
-            continue;
-        }
-        match store.push(blocks.clone()).await {
-            Err(error) if !matches!(error, StoreError::Unavailable(_)) => {
+        let blocks = Arc::new(blocks);
+        match store.push_group(Arc::clone(&blocks)).await {
+            Err(error) if answers.len() > 1 && !matches!(error, StoreError::Unavailable(_)) => {
                 // One block may have spoilt the group: each on its own, so that only that one is refused.
                 tracing::warn!(%error, blocks = blocks.len(), "a group of blocks was not committed, each is tried on its own");
-                for (block, answer) in blocks.into_iter().zip(answers) {
-                    answer_all(vec![answer], store.push(vec![block]).await);
+                for (block, answer) in blocks.iter().zip(answers) {
+                    answer_all(vec![answer], store.push(vec![block.clone()]).await);
                 }
             }
             outcomes => answer_all(answers, outcomes),

@@ -20,8 +20,10 @@ use crate::share::Share;
 use crate::store::{Store, StoreError, StoredForecast};
 use crate::watch::{self, Context, Seen, Target};
 
-/// Another server may have changed rules or names: they are read anew after this long.
+/// Another server may have changed the rules: they are read anew after this long.
 const CACHE_MS: i64 = 10_000;
+/// Names change seldom, and reading them costs more than taking a block: another server's changes show after this long.
+const NAMES_MS: i64 = 300_000;
 /// How often a change is judged again because somebody else changed the incident first.
 const TRIES: usize = 4;
 /// Without a rule for silence a host's data are no longer of now after this long.
@@ -44,6 +46,8 @@ struct Lane {
     /// What was open when this server last looked.
     stale: Option<HashMap<Subject, Incident>>,
     names: Option<(i64, Arc<Names>)>,
+    /// The id of the next incident: most looks end without one.
+    next_id: Option<Arc<str>>,
     /// Subjects whose incident has ended while their forecast, which follows some buckets behind, may still stand
     /// from before. It is no news until it has been withdrawn once. Not kept over a restart: a rebuilt forecast does
     /// not stand by itself.
@@ -277,7 +281,7 @@ impl Judge {
 
     async fn names(&self, lane: &mut Lane, host: HostId, now_ms: i64) -> Result<Arc<Names>, StoreError> {
         if let Some((at_ms, names)) = &lane.names
-            && (0..CACHE_MS).contains(&(now_ms - at_ms))
+            && (0..NAMES_MS).contains(&(now_ms - at_ms))
         {
             return Ok(Arc::clone(names));
         }
@@ -365,12 +369,13 @@ impl Judge {
     ) -> Result<(), StoreError> {
         let Look { seen, held, now_ms, digest } = look;
         for _ in 0..TRIES {
+            let next_id = match &lane.next_id {
+                Some(id) => Arc::clone(id),
+                None => Arc::clone(lane.next_id.insert(new_id()?.into())),
+            };
             let open = self.open(lane, subject.host).await?;
             let current = open.get(subject);
-            let new_id = match current {
-                Some(incident) => incident.id.clone(),
-                None => new_id()?,
-            };
+            let new_id = current.map_or(&*next_id, |incident| incident.id.as_str());
             let (entity_name, component) = names.of(subject.entity);
             let context = Context {
                 now_ms,
@@ -379,7 +384,7 @@ impl Judge {
                 host_name: &names.host,
                 entity_name,
                 component,
-                new_id: &new_id,
+                new_id,
                 digest,
             };
             let Some(change) = watch::judge(rule, subject, current, seen, &context) else {
@@ -416,6 +421,8 @@ impl Judge {
                     } else {
                         open.insert(subject.clone(), incident);
                     }
+                    // An id is used once.
+                    lane.next_id = None;
                     return Ok(());
                 }
                 Err(StoreError::Conflict) => lane.stale = lane.open.take(),

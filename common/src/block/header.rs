@@ -1,5 +1,7 @@
 //! The fixed header, the section table and the envelope of a section (codec, lengths, checksum).
 
+use std::cell::RefCell;
+
 use super::{DecodeError, EncodeError, Reader, Writer, ZSTD_LEVEL, bound, check};
 use crate::id::HostId;
 use crate::limit;
@@ -203,12 +205,31 @@ pub(super) fn parse(bytes: &[u8]) -> Result<(Header, Closed<'_>), DecodeError> {
     Ok((header, sections))
 }
 
+thread_local! {
+    /// Making a context costs as much as opening three blocks with it: each thread keeps one (160 KiB).
+    static OPENER: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// At most `raw_bytes` of raw bytes.
+fn decompress(bytes: &[u8], raw_bytes: usize) -> std::io::Result<Vec<u8>> {
+    OPENER.with_borrow_mut(|kept| {
+        let mut opener = match kept.take() {
+            Some(opener) => opener,
+            None => zstd::bulk::Decompressor::new()?,
+        };
+        let raw = opener.decompress(bytes, raw_bytes)?;
+        // One that failed is not kept: the next section begins with a sound one.
+        *kept = Some(opener);
+        Ok(raw)
+    })
+}
+
 /// Decompresses one section to exactly the length that the table promised.
 pub(super) fn open(section: &Section, bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
     let raw_bytes = section.raw_bytes as usize;
     let raw = match section.codec {
         0 => bytes.to_vec(),
-        1 => zstd::bulk::decompress(bytes, raw_bytes).map_err(|_| DecodeError::Malformed("compressed section"))?,
+        1 => decompress(bytes, raw_bytes).map_err(|_| DecodeError::Malformed("compressed section"))?,
         _ => return Err(DecodeError::Malformed("section codec")),
     };
     if raw.len() == raw_bytes { Ok(raw) } else { Err(DecodeError::Malformed("section length")) }

@@ -19,11 +19,11 @@ use crate::model::host::Host;
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
-        Route::new(Method::POST, ENROLL_PATH, Access::Open, "Let a host in", enroll)
-            .takes_bytes(limit::JSON_BYTES_MAX)
-            .hidden(),
         Route::new(Method::POST, BLOCK_PATH, Access::Agent, "Take a block", push)
             .takes_bytes(limit::BLOCK_BYTES_MAX as u64)
+            .hidden(),
+        Route::new(Method::POST, ENROLL_PATH, Access::Open, "Let a host in", enroll)
+            .takes_bytes(limit::JSON_BYTES_MAX)
             .hidden(),
         Route::new(Method::GET, CONFIG_PATH, Access::Agent, "Configuration of the agents", config).hidden(),
     ]

@@ -251,14 +251,12 @@ pub fn mount_all(
     app: &Arc<App>,
     otherwise: BoxedFilter<(Response,)>,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + use<> {
-    let mut all: BoxedFilter<(Response,)> = warp::any().and_then(|| async { Err(warp::reject::not_found()) }).boxed();
-    for route in routes {
-        all = all.or(route.mount(app)).unify().boxed();
+    // The first routes are outermost: a filter polls all that it is wrapped in, and blocks come by the first ones.
+    let mut all = otherwise;
+    for route in routes.iter().rev() {
+        all = route.mount(app).or(all).unify().boxed();
     }
-    all.or(otherwise)
-        .unify()
-        .recover(|_| async { Ok::<_, Infallible>(Response::from(Refused::not_found("path"))) })
-        .unify()
+    all.recover(|_| async { Ok::<_, Infallible>(Response::from(Refused::not_found("path"))) }).unify()
 }
 
 /// The OpenAPI document of the routes that are not hidden.

@@ -21,6 +21,11 @@ use super::mysql::MysqlConnection;
 const CONNECTIONS_MAX: usize = 6;
 /// SQLite's page cache of the writer: the newest end of each index.
 const WRITE_CACHE_KIB: u32 = 8192;
+/// SQLite copies its write-ahead log into the file after so many pages (32 MiB): what is written again and again in
+/// between, such as the newest end of an index, is copied once.
+const CHECKPOINT_PAGES: u32 = 8192;
+/// What a log that grew under readers is cut back to.
+const WAL_BYTES_KEPT: u32 = 64 << 20;
 /// SQLite's page cache of each reader: rows are read once, the kernel keeps the file.
 const READ_CACHE_KIB: u32 = 1024;
 /// A connection that idled this long is asked whether it still lives before it is used.
@@ -100,7 +105,8 @@ fn open_sqlite(path: &Path, cache_kib: u32) -> ConnectionResult<SqliteConnection
     connection
         .batch_execute(&format!(
             "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
-             PRAGMA foreign_keys = ON; PRAGMA cache_size = -{cache_kib}; PRAGMA temp_store = MEMORY;"
+             PRAGMA foreign_keys = ON; PRAGMA cache_size = -{cache_kib}; PRAGMA temp_store = MEMORY; \
+             PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA journal_size_limit = {WAL_BYTES_KEPT};"
         ))
         .map_err(ConnectionError::CouldntSetupConfiguration)?;
     Ok(connection)

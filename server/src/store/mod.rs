@@ -89,6 +89,8 @@ struct Inner {
     layouts: RwLock<HashMap<LayoutId, Arc<Layout>>>,
     /// What this process knows to be in the database of each host; only ever less than the truth.
     known: Mutex<HashMap<HostId, Arc<push::Known>>>,
+    /// What this process wrote last of each host.
+    marks: Mutex<HashMap<HostId, push::Mark>>,
     /// Merged rows that were read lately.
     rows: Mutex<cache::Rows>,
 }
@@ -101,8 +103,13 @@ impl Store {
     pub async fn open(url: &str) -> Result<(Self, Vec<String>), StoreError> {
         let pool = Pool::new(Place::of(url)?);
         let found = pool.bare(setup::prepare).await?;
-        let inner =
-            Inner { pool, layouts: RwLock::default(), known: Mutex::default(), rows: Mutex::new(cache::Rows::new(0)) };
+        let inner = Inner {
+            pool,
+            layouts: RwLock::default(),
+            known: Mutex::default(),
+            marks: Mutex::default(),
+            rows: Mutex::new(cache::Rows::new(0)),
+        };
         Ok((Self { inner: Arc::new(inner) }, found))
     }
 

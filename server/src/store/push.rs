@@ -107,6 +107,18 @@ pub(super) struct Known {
     groups: HashMap<(EntityId, LayoutId), i64>,
 }
 
+/// What this process wrote last of a host: it spares the next push two reads. Only ever a guess at what is in the
+/// database now: the receipt's version is compared when it is replaced, and a wrong guess reads again.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Mark {
+    /// Epoch, version, ranges.
+    receipt: Option<(i64, i64, Ranges)>,
+    /// Seen, time of the last values, the last values.
+    state: Option<(i64, i64, Vec<u8>)>,
+}
+
+type Marks = HashMap<HostId, Mark>;
+
 // Inserted many at a time: every column is stated, as SQLite's batch INSERT needs.
 #[derive(Insertable)]
 #[diesel(table_name = receipt, treat_none_as_default_value = false)]
@@ -158,6 +170,7 @@ struct NewGroup<'a> {
 struct Pushed {
     outcomes: Vec<PushOutcome>,
     known: HashMap<HostId, Arc<Known>>,
+    marks: Marks,
     layouts: Vec<(LayoutId, Arc<Layout>)>,
 }
 
@@ -167,10 +180,18 @@ impl Store {
     /// # Errors
     /// The database did not take them: none is stored, all may be sent again.
     pub async fn push(&self, arrivals: Vec<Arriving>) -> Result<Vec<PushOutcome>, StoreError> {
+        self.push_group(Arc::new(arrivals)).await
+    }
+
+    /// As [`Self::push`]; who may have to try again keeps the blocks without copying them.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    pub async fn push_group(&self, arrivals: Arc<Vec<Arriving>>) -> Result<Vec<PushOutcome>, StoreError> {
         if arrivals.is_empty() {
             return Ok(Vec::new());
         }
-        let (store, arrivals) = (self.clone(), Arc::new(arrivals));
+        let store = self.clone();
         let mut first = true;
         let pushed = self
             .inner
@@ -187,37 +208,68 @@ impl Store {
             known.clear();
         }
         known.extend(pushed.known);
+        drop(known);
+        let mut marks = self.inner.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        if marks.len() + pushed.marks.len() > KNOWN_HOSTS_MAX {
+            marks.clear();
+        }
+        marks.extend(pushed.marks);
         Ok(pushed.outcomes)
     }
 }
 
 fn push(connection: &mut Conn, store: &Store, arrivals: &[Arriving], trusted: bool) -> Tx<Pushed> {
-    let (fresh, outcomes) = take_receipts(connection, arrivals)?;
+    let mut marks = if trusted { recall(store, arrivals) } else { Marks::new() };
+    let (fresh, outcomes) = take_receipts(connection, arrivals, &mut marks)?;
     insert_blocks(connection, &fresh)?;
     log::insert_hits(connection, &fresh)?;
     log::insert_events(connection, &fresh)?;
-    save_states(connection, arrivals, &fresh)?;
+    save_states(connection, arrivals, &fresh, &mut marks)?;
     let mut known = load_known(connection, store, arrivals, trusted)?;
     let layouts = save_layouts(connection, store, arrivals)?;
     save_entities(connection, arrivals, &mut known)?;
     save_groups(connection, &fresh, &mut known)?;
-    let mut pushed = Pushed { outcomes, known, layouts };
+    let mut pushed = Pushed { outcomes, known, marks, layouts };
     name_unknown(store, arrivals, &mut pushed);
     Ok(pushed)
 }
 
+fn recall(store: &Store, arrivals: &[Arriving]) -> Marks {
+    let marks = store.inner.marks.lock().unwrap_or_else(PoisonError::into_inner);
+    let of = |arriving: &Arriving| Some((arriving.header.host, marks.get(&arriving.header.host)?.clone()));
+    arrivals.iter().filter_map(of).collect()
+}
+
 /// Marks what is new in the receipts; returns the new blocks.
-fn take_receipts<'a>(connection: &mut Conn, arrivals: &'a [Arriving]) -> Tx<(Vec<&'a Arriving>, Vec<PushOutcome>)> {
-    let hosts: BTreeSet<&[u8]> = arrivals.iter().map(|arriving| arriving.header.host.0.as_slice()).collect();
-    let epochs: BTreeSet<i64> = arrivals.iter().map(|arriving| signed(arriving.header.epoch)).collect();
-    let rows: Vec<(Vec<u8>, i64, i64, Vec<u8>)> =
-        receipt::table.filter(receipt::host.eq_any(&hosts)).filter(receipt::epoch.eq_any(&epochs)).load(connection)?;
+fn take_receipts<'a>(
+    connection: &mut Conn,
+    arrivals: &'a [Arriving],
+    marks: &mut Marks,
+) -> Tx<(Vec<&'a Arriving>, Vec<PushOutcome>)> {
     let mut receipts = BTreeMap::new();
-    for (host, epoch, version, ranges) in rows {
-        let ranges = Ranges::decode(&ranges).map_err(|error| {
-            StoreError::Corrupt(format!("receipt of host {} epoch {epoch:016x}: {error}", hex::encode(&host)))
-        })?;
-        receipts.insert((super::host_id(&host)?, epoch), (version, ranges, false));
+    let mut asked: BTreeSet<(HostId, i64)> = BTreeSet::new();
+    for arriving in arrivals {
+        let (host, epoch) = (arriving.header.host, signed(arriving.header.epoch));
+        match marks.get_mut(&host).and_then(|mark| mark.receipt.take_if(|(own, ..)| *own == epoch)) {
+            Some((_, version, ranges)) => _ = receipts.insert((host, epoch), (version, ranges, false)),
+            None if receipts.contains_key(&(host, epoch)) => {}
+            None => _ = asked.insert((host, epoch)),
+        }
+    }
+    // Named one by one: two lists would be looked up as all their pairs.
+    let asked: Vec<(HostId, i64)> = asked.into_iter().collect();
+    for asked in asked.chunks(OR_TERMS_MAX) {
+        let mut these = receipt::table.into_boxed();
+        for (host, epoch) in asked {
+            these = these.or_filter(receipt::host.eq(host.0.as_slice()).and(receipt::epoch.eq(*epoch)));
+        }
+        let rows: Vec<(Vec<u8>, i64, i64, Vec<u8>)> = these.load(connection)?;
+        for (host, epoch, version, ranges) in rows {
+            let ranges = Ranges::decode(&ranges).map_err(|error| {
+                StoreError::Corrupt(format!("receipt of host {} epoch {epoch:016x}: {error}", hex::encode(&host)))
+            })?;
+            receipts.insert((super::host_id(&host)?, epoch), (version, ranges, false));
+        }
     }
     let (mut fresh, mut outcomes) = (Vec::new(), Vec::new());
     for arriving in arrivals {
@@ -235,6 +287,12 @@ fn take_receipts<'a>(connection: &mut Conn, arrivals: &'a [Arriving]) -> Tx<(Vec
             fresh.push(arriving);
         }
         outcomes.push(outcome);
+    }
+    for ((host, epoch), (version, ranges, changed)) in &receipts {
+        if *version + i64::from(*changed) > 0 && ranges.is_short() {
+            let version = version + i64::from(*changed);
+            marks.entry(*host).or_default().receipt = Some((*epoch, version, ranges.clone()));
+        }
     }
     let changed: Vec<_> = receipts.into_iter().filter(|(_, (_, _, changed))| *changed).collect();
     // Compare-and-set of many rows in few statements: the old ones are deleted by the version that was read, and
@@ -320,7 +378,7 @@ pub(super) fn part_of(what: &impl Hash) -> i64 {
 }
 
 /// When each host was seen, how its clock stands, and its last values.
-fn save_states(connection: &mut Conn, arrivals: &[Arriving], fresh: &[&Arriving]) -> Tx<()> {
+fn save_states(connection: &mut Conn, arrivals: &[Arriving], fresh: &[&Arriving], marks: &mut Marks) -> Tx<()> {
     let mut hosts: BTreeMap<HostId, &Arriving> = BTreeMap::new();
     for arriving in arrivals {
         let entry = hosts.entry(arriving.header.host).or_insert(arriving);
@@ -338,27 +396,35 @@ fn save_states(connection: &mut Conn, arrivals: &[Arriving], fresh: &[&Arriving]
             *entry = (at_ms, arriving);
         }
     }
-    let ids: Vec<&[u8]> = hosts.keys().map(|host| host.0.as_slice()).collect();
-    let mut states = HashMap::new();
-    for ids in ids.chunks(INSERT_ROWS_MAX) {
-        let these = || host_state::table.filter(host_state::host.eq_any(ids));
-        let rows: Vec<StateRow> = these().load(connection)?;
-        if !rows.is_empty() && diesel::delete(these()).execute(connection)? != rows.len() {
-            return Err(TxError::Raced);
-        }
+    let mut states: HashMap<HostId, (i64, i64, Vec<u8>)> = HashMap::new();
+    let state_of = |(host, mark): (&HostId, &mut Mark)| Some((*host, mark.state.take()?));
+    states.extend(marks.iter_mut().filter_map(state_of));
+    let unknown: Vec<&[u8]> =
+        hosts.keys().filter(|host| !states.contains_key(*host)).map(|host| host.0.as_slice()).collect();
+    for ids in unknown.chunks(INSERT_ROWS_MAX) {
+        let rows: Vec<StateRow> = host_state::table.filter(host_state::host.eq_any(ids)).load(connection)?;
         for (host, seen_ms, _, last_at_ms, values) in rows {
             states.insert(super::host_id(&host)?, (seen_ms, last_at_ms, values));
         }
     }
+    let old: Vec<&[u8]> = states.keys().map(|host| host.0.as_slice()).collect();
+    for ids in old.chunks(INSERT_ROWS_MAX) {
+        let these = host_state::table.filter(host_state::host.eq_any(ids));
+        if diesel::delete(these).execute(connection)? != ids.len() {
+            return Err(TxError::Raced);
+        }
+    }
     let mut rows = Vec::new();
     for (host, arriving) in &hosts {
-        let (seen_ms, mut last_at_ms, mut values) = states.remove(host).unwrap_or_default();
+        let (seen_ms, mut last_at_ms, mut values) = states.get(host).cloned().unwrap_or_default();
         if let Some((at_ms, newest)) = latest.get(host).filter(|(at_ms, _)| *at_ms >= last_at_ms) {
             (last_at_ms, values) = (*at_ms, read::encode_last(&newest.urgent.last));
         }
+        let seen_ms = arriving.received_ms.max(seen_ms);
+        marks.entry(*host).or_default().state = Some((seen_ms, last_at_ms, values.clone()));
         rows.push(NewState {
             host: host.0.as_slice(),
-            seen_ms: arriving.received_ms.max(seen_ms),
+            seen_ms,
             skew_ms: arriving.skew_ms,
             last_at_ms,
             last_values: values,
@@ -430,8 +496,11 @@ fn save_layouts(connection: &mut Conn, store: &Store, arrivals: &[Arriving]) -> 
     let mut said: BTreeMap<LayoutId, &Layout> = BTreeMap::new();
     let mut wanted: BTreeSet<LayoutId> = BTreeSet::new();
     for arriving in arrivals {
-        let layouts = arriving.dictionary.layouts.iter().map(|layout| (layout.id(), layout));
-        said.extend(layouts.filter(|(id, _)| store.layout(*id).is_none()));
+        // Hashing a layout costs more than knowing that all that the block names are known.
+        if arriving.keys.iter().any(|(_, id)| store.layout(*id).is_none()) {
+            let layouts = arriving.dictionary.layouts.iter().map(|layout| (layout.id(), layout));
+            said.extend(layouts.filter(|(id, _)| store.layout(*id).is_none()));
+        }
         wanted.extend(arriving.keys.iter().map(|(_, id)| *id).filter(|id| store.layout(*id).is_none()));
     }
     wanted.extend(said.keys());

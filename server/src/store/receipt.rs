@@ -5,6 +5,9 @@ use forewarn_common::block::{DecodeError, Reader, Writer};
 /// Ranges of one epoch; an agent that sends in order has one, each block lost from its spool adds one.
 pub(super) const RANGES_MAX: usize = 65_536;
 
+/// See [`Ranges::is_short`].
+const SHORT_RANGES: usize = 16;
+
 /// Ascending, disjoint, not touching; both ends inclusive.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Ranges(Vec<(u64, u64)>);
@@ -38,6 +41,11 @@ impl Ranges {
     /// Whether another number that touches no range still fits.
     pub(super) fn has_room(&self) -> bool {
         self.0.len() < RANGES_MAX
+    }
+
+    /// Whether it is worth keeping in memory: an agent that lost little.
+    pub(super) fn is_short(&self) -> bool {
+        self.0.len() <= SHORT_RANGES
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {

@@ -8,6 +8,7 @@ pub mod intake;
 pub mod judge;
 pub mod model;
 pub mod notify;
+pub mod operate;
 pub mod outbox;
 pub mod replay;
 pub mod schedule;

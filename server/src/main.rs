@@ -14,6 +14,7 @@ use forewarn_server::judge::Judge;
 use forewarn_server::model::rule::default_rules;
 use forewarn_server::model::user::User;
 use forewarn_server::notify::{Notifier, NotifySettings, Site as MessageSite};
+use forewarn_server::operate::{self, BackupArgs, ExportArgs, MoveArgs, RestoreArgs, VerifyArgs};
 use forewarn_server::outbox::Outbox;
 use forewarn_server::replay;
 use forewarn_server::schedule::{self, Jobs};
@@ -48,6 +49,17 @@ enum Command {
     Token(TokenArgs),
     /// Give a user a new password, generated and printed once.
     Password(PasswordArgs),
+    /// Write one moment of the database into one file, while the server runs.
+    Backup(Operation<BackupArgs>),
+    /// Make the database from a backup file; one that holds something is never written over.
+    Restore(Operation<RestoreArgs>),
+    /// Open and check every row of the database, or of a backup file; damage is told with host and span.
+    Verify(Operation<VerifyArgs>),
+    /// Copy the database into an empty one of either engine (SQLite to MySQL, or back) and compare every row. Stop the
+    /// server first.
+    Move(Operation<MoveArgs>),
+    /// Write series to a CSV or Parquet file.
+    Export(Operation<ExportArgs>),
     /// Print the OpenAPI document of the console's API.
     Openapi,
     /// Replay a warnbench manifest and write the decisions.
@@ -64,6 +76,15 @@ struct Where {
     /// Directory of the server's files, instead of the settings' one.
     #[arg(long)]
     data_dir: Option<PathBuf>,
+}
+
+/// A command on the database as a whole.
+#[derive(Args)]
+struct Operation<T: Args> {
+    #[command(flatten)]
+    place: Where,
+    #[command(flatten)]
+    args: T,
 }
 
 #[derive(Args)]
@@ -101,6 +122,28 @@ fn main() -> anyhow::Result<()> {
         Command::Run(args) => runtime()?.block_on(run(args)),
         Command::Token(args) => runtime()?.block_on(token(args)),
         Command::Password(args) => runtime()?.block_on(password(args)),
+        Command::Backup(Operation { place, args }) => {
+            runtime()?.block_on(operate::backup(&settings_of(&place)?, &args, &say))?;
+            Ok(())
+        }
+        Command::Restore(Operation { place, args }) => {
+            runtime()?.block_on(operate::restore(&settings_of(&place)?, &args, &say))?;
+            Ok(())
+        }
+        Command::Verify(Operation { place, args }) => {
+            runtime()?.block_on(operate::verify(&settings_of(&place)?, &args, &say))?;
+            Ok(())
+        }
+        Command::Move(Operation { place, args }) => {
+            runtime()?.block_on(operate::move_to(&settings_of(&place)?, &args, &say))?;
+            Ok(())
+        }
+        Command::Export(Operation { place, args }) => runtime()?.block_on(async {
+            let (_, _, store) = open(&place).await?;
+            let points = operate::export(&store, &args, clock::wall_ms(), &say).await?;
+            say(&format!("{points} points were written"));
+            Ok(())
+        }),
         Command::Openapi => {
             say(&serde_json::to_string_pretty(&http::openapi())?);
             Ok(())
@@ -123,9 +166,13 @@ fn say(line: &str) {
     println!("{line}");
 }
 
+fn settings_of(place: &Where) -> anyhow::Result<Settings> {
+    Ok(Settings::load(place.config.as_deref(), place.data_dir.as_deref())?)
+}
+
 /// Settings, data directory, site key and database: what every command that touches the site needs.
 async fn open(place: &Where) -> anyhow::Result<(Settings, Seal, Store)> {
-    let settings = Settings::load(place.config.as_deref(), place.data_dir.as_deref())?;
+    let settings = settings_of(place)?;
     std::fs::create_dir_all(&settings.data_dir).with_context(|| {
         format!("cannot create the data directory {}; give another one with --data-dir", settings.data_dir.display())
     })?;
@@ -134,6 +181,7 @@ async fn open(place: &Where) -> anyhow::Result<(Settings, Seal, Store)> {
     for line in found {
         tracing::info!("{line}");
     }
+    operate::check_key(&store, &key, &settings.site_key_file()).await?;
     Ok((settings, key, store))
 }
 
@@ -162,7 +210,7 @@ async fn backtest(args: replay::BacktestArgs) -> anyhow::Result<()> {
 
 async fn run(args: RunArgs) -> anyhow::Result<()> {
     telemetry::start();
-    let settings = Settings::load(args.place.config.as_deref(), args.place.data_dir.as_deref())?;
+    let settings = settings_of(&args.place)?;
     let voice = voice(&settings)?;
     let (settings, key, store) = match open(&args.place).await {
         Ok(opened) => opened,

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
+use sha2::{Digest, Sha256};
 
 /// Length of the site key.
 pub const KEY_BYTES: usize = 32;
@@ -60,13 +61,21 @@ pub enum SealError {
 /// Seals and opens with the site key. Has no `Debug`: the key is never printed.
 pub struct Seal {
     cipher: XChaCha20Poly1305,
+    fingerprint: String,
 }
 
 impl Seal {
     /// With a key that is already at hand.
     #[must_use]
     pub fn new(key: &[u8; KEY_BYTES]) -> Self {
-        Self { cipher: XChaCha20Poly1305::new(key.into()) }
+        let named = Sha256::new().chain_update(b"forewarn site key").chain_update(key).finalize();
+        Self { cipher: XChaCha20Poly1305::new(key.into()), fingerprint: hex::encode(&named[..6]) }
+    }
+
+    /// A name for the key that tells nothing of it: backups say by it which key they need.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        self.fingerprint.clone()
     }
 
     /// Reads the key file, or draws a key and creates the file (mode 0600) when there is none.

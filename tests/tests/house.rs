@@ -33,6 +33,7 @@ const ROOM_MAY_IMPORT: &[(&str, &str, &[&str])] = &[
     ("server", "seal", &["settings"]),
     ("server", "site", &["model", "store", "seal", "settings"]),
     ("server", "outbox", &["model", "store", "notify", "seal", "telemetry"]),
+    ("server", "operate", &["model", "store", "seal", "settings"]),
     ("server", "share", &["model"]),
     ("server", "vigil", &["model", "store", "notify", "settings", "share"]),
     ("server", "judge", &["model", "store", "watch", "outbox", "share", "telemetry"]),
@@ -66,6 +67,7 @@ const DEPENDENCY_ROOMS: &[(&str, &[&str])] = &[
     ("rustix", &["agent/src/sampler/", "tests/"]),
     ("bollard", &["agent/src/engine/"]),
     ("reqwest", &["agent/src/sender/", "server/src/notify/", "tests/"]),
+    ("parquet", &["server/src/operate/"]),
     ("pco", &["server/src/store/", "server/src/series/", "common/"]),
 ];
 

@@ -249,6 +249,12 @@ impl<'a> Row<'a> {
         &self.groups
     }
 
+    /// Computes every checksum, decodes nothing.
+    pub(super) fn check(&self) -> Result<(), DecodeError> {
+        let columns = self.groups.iter().flat_map(|group| &group.columns);
+        self.axes.iter().map(|(_, axis)| axis).chain(columns).try_for_each(|slice| self.open(slice).map(drop))
+    }
+
     /// The times of a group.
     pub(super) fn times(&self, group: &GroupEntry) -> Result<Vec<i64>, DecodeError> {
         let (points, slice) = self.axes.get(group.axis).ok_or(DecodeError::Malformed("axis of a group"))?;

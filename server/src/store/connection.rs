@@ -84,6 +84,11 @@ impl Place {
         Err(StoreError::Setup("database url must start with sqlite:// or mysql://".into()))
     }
 
+    /// A connection outside the pool, for work on the database as a whole.
+    pub(super) fn open_whole(&self) -> ConnectionResult<Conn> {
+        self.open(WRITE_CACHE_KIB)
+    }
+
     fn open(&self, cache_kib: u32) -> ConnectionResult<Conn> {
         match self {
             Self::Mysql(url) => MysqlConnection::open(url).map(Conn::Mysql),

@@ -3,6 +3,7 @@
 //! The only room that knows diesel. Rows, SQL and connections stay inside; "now" is always handed in; nothing here
 //! judges, forecasts or sends.
 
+pub mod archive;
 mod cache;
 mod column;
 mod compact;

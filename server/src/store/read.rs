@@ -115,7 +115,7 @@ pub(super) fn encode_last(values: &[LastValue]) -> Vec<u8> {
     writer.into_bytes()
 }
 
-fn decode_last(bytes: &[u8]) -> Result<Vec<LastValue>, DecodeError> {
+pub(super) fn decode_last(bytes: &[u8]) -> Result<Vec<LastValue>, DecodeError> {
     let mut reader = Reader::new(bytes);
     let mut values = Vec::new();
     if reader.is_empty() {

@@ -8,10 +8,13 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use super::StoreError;
 use super::connection::{Conn, MultiBackend};
+use super::schema::server;
 
 const MYSQL: EmbeddedMigrations = embed_migrations!("migrations/mysql");
 const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
+/// Among the servers while a copy into this database is not finished.
+const COPY_MARK: &str = "unfinished-copy";
 /// A block, its statement and room to spare.
 const PACKET_BYTES_MIN: i64 = 12 << 20;
 /// Servers that start together race for the same migration; the losers look again.
@@ -32,7 +35,60 @@ pub(super) fn prepare(connection: &mut Conn) -> Result<Vec<String>, StoreError> 
             Err(error) => return Err(error),
         }
     }
+    let unfinished: i64 =
+        server::table.filter(server::id.eq(COPY_MARK)).count().get_result(connection).map_err(StoreError::from)?;
+    if unfinished > 0 {
+        return Err(StoreError::Setup(
+            "this database holds a copy that was not finished: empty it (drop and create the database, or delete the \
+             file) and copy again"
+                .into(),
+        ));
+    }
     Ok(found)
+}
+
+/// Marks a database as not to be used before its copy is whole.
+pub(super) fn begin_copy(connection: &mut Conn) -> Result<(), StoreError> {
+    let mark = (server::id.eq(COPY_MARK), server::started_ms.eq(0_i64), server::beat.eq(0_i64), server::address.eq(""));
+    diesel::insert_into(server::table).values(mark).execute(connection)?;
+    Ok(())
+}
+
+/// Takes the mark away.
+pub(super) fn end_copy(connection: &mut Conn) -> Result<(), StoreError> {
+    diesel::delete(server::table.filter(server::id.eq(COPY_MARK))).execute(connection)?;
+    Ok(())
+}
+
+/// Refuses a database that a newer release wrote; changes nothing.
+pub(super) fn is_known(connection: &mut Conn) -> Result<Vec<String>, StoreError> {
+    let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
+        StoreError::Setup(format!("this is not a database of Forewarn: {error}"))
+    };
+    let migrations: Vec<Box<dyn Migration<MultiBackend>>> = SQLITE.migrations().map_err(failed)?;
+    let known: Vec<String> = migrations.iter().map(|migration| migration.name().version().to_string()).collect();
+    let applied: Vec<String> = sql::<Text>("SELECT version FROM __diesel_schema_migrations")
+        .load(connection)
+        .map_err(|error| StoreError::Setup(format!("this is not a database of Forewarn: {error}")))?;
+    if let Some(found) = applied.iter().filter(|version| !known.contains(version)).max() {
+        return Err(StoreError::NewerSchema {
+            found: found.clone(),
+            known: known.into_iter().max().unwrap_or_default(),
+        });
+    }
+    Ok(known.into_iter().filter(|version| !applied.contains(version)).collect())
+}
+
+/// Refuses a backup file of another schema than this release's; changes nothing.
+pub(super) fn is_current(connection: &mut Conn) -> Result<(), StoreError> {
+    if is_known(connection)?.is_empty() {
+        return Ok(());
+    }
+    Err(StoreError::Setup(
+        "the backup was made by an older release: restore it into an SQLite file with this release first, then move \
+         that"
+            .into(),
+    ))
 }
 
 fn migrate(connection: &mut Conn) -> Result<(), StoreError> {

@@ -9,6 +9,7 @@ mod console;
 mod container;
 mod fault;
 mod fill;
+mod operations;
 mod outage;
 mod packaging;
 mod parts;

@@ -1,6 +1,7 @@
 //! The contract of the store, run on SQLite and on MariaDB: the same promises, the same code.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod archive;
 mod compaction;
 mod fault;
 mod intake;

@@ -168,9 +168,10 @@ fn bars(manifest: &file::Manifest, scores: &[Score]) -> bool {
     missed
 }
 
-/// Prints how often what was said came true; true if it is out of its bounds.
+/// Prints how often what was said came true; true if it is out of its bounds. The starts are few:
+/// they miss only where chance does not explain it (90 % interval).
 fn calibration(all: &Total) -> bool {
-    println!("\nwarnings said with     at every moment           at their start            bounds");
+    println!("\nwarnings said with  at every moment           at their start (90 % interval)        bounds");
     let classes = [
         ("below 60 %", 0, None),
         ("60-80 %", 1, Some((0.5, 0.9))),
@@ -179,24 +180,34 @@ fn calibration(all: &Total) -> bool {
     ];
     let mut missed = false;
     for (name, class, bounds) in classes {
-        let cell = |kept: Kept| match kept.ratio() {
-            Some(ratio) => format!("{:>4.0} % of {:<6} came true", 100.0 * ratio, kept.said),
-            None => "none".to_owned(),
-        };
-        let within = |kept: Kept| {
-            bounds.is_none_or(|(low, high)| kept.ratio().is_none_or(|ratio| (low..=high).contains(&ratio)))
-        };
         let (moments, starts) = (all.moments[class], all.starts[class]);
-        let fine = within(moments) && within(starts);
-        missed |= !fine;
-        let bounds = bounds.map_or(String::new(), |(low, high)| {
-            let verdict = if fine { "held" } else { "MISSED" };
-            format!("{:.0}-{:.0} %  {verdict}", 100.0 * low, 100.0 * high)
+        let (low, high) = interval(starts);
+        let of_moments = moments
+            .ratio()
+            .map_or("none".to_owned(), |ratio| format!("{:>3.0} % of {:<5} came true", 100.0 * ratio, moments.said));
+        let of_starts = starts.ratio().map_or("none".to_owned(), |ratio| {
+            format!("{:>3.0} % of {:<4} ({:.0}-{:.0} %)", 100.0 * ratio, starts.said, 100.0 * low, 100.0 * high)
         });
-        println!("{name:<18} {:<27} {:<27} {bounds}", cell(moments), cell(starts));
+        let verdict = bounds.map_or(String::new(), |(from, to)| {
+            let fine = moments.ratio().is_none_or(|ratio| (from..=to).contains(&ratio)) && high >= from && low <= to;
+            missed |= !fine;
+            format!("{:.0}-{:.0} %  {}", 100.0 * from, 100.0 * to, if fine { "held" } else { "MISSED" })
+        });
+        println!("{name:<18}  {of_moments:<24}  {of_starts:<36}  {verdict}");
     }
     missed
 }
+
+/// Wilson's interval of a share, 90 %.
+fn interval(kept: Kept) -> (f64, f64) {
+    let (Some(ratio), n) = (kept.ratio(), kept.said as f64) else { return (0.0, 1.0) };
+    let z2 = 1.645_f64.powi(2);
+    let middle = (ratio + z2 / (2.0 * n)) / (1.0 + z2 / n);
+    let half = (ratio * (1.0 - ratio) * z2 / n + (z2 / (2.0 * n)).powi(2)).sqrt() / (1.0 + z2 / n);
+    (middle - half, middle + half)
+}
+
+type Figure = (&'static str, fn(&Total) -> f64);
 
 /// Resamples whole series (all tasks of one stay together) and prints by how much ours differs.
 fn bootstrap(manifest: &file::Manifest, ours: &[Score], theirs: &[Score], name: &str) {
@@ -214,7 +225,7 @@ fn bootstrap(manifest: &file::Manifest, ours: &[Score], theirs: &[Score], name: 
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         ((z ^ (z >> 31)) % below as u64) as usize
     };
-    let figures: [(&str, fn(&Total) -> f64); 3] =
+    let figures: [Figure; 3] =
         [("F1", |t| t.f1), ("F0.5", |t| t.f05), ("false warnings per series-week", |t| t.false_per_week)];
     let mut draws = vec![Vec::with_capacity(DRAWS); figures.len()];
     for _ in 0..DRAWS {

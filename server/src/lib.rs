@@ -2,6 +2,7 @@
 //!
 //! `ARCHITECTURE.md` has the rooms and which way imports point.
 
+pub mod adopted;
 pub mod forecast;
 pub mod http;
 pub mod intake;
@@ -19,5 +20,6 @@ pub mod share;
 pub mod site;
 pub mod store;
 pub mod telemetry;
+pub mod training;
 pub mod vigil;
 pub mod watch;

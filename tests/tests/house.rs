@@ -41,10 +41,12 @@ const ROOM_MAY_IMPORT: &[(&str, &str, &[&str])] = &[
     ("server", "intake", &["model", "store", "series", "judge", "telemetry"]),
     ("server", "settings", &["model"]),
     ("server", "telemetry", &["model"]),
+    ("server", "adopted", &["model", "store", "forecast", "settings"]),
+    ("server", "training", &["model", "store", "forecast"]),
     (
         "server",
         "schedule",
-        &["model", "store", "series", "forecast", "judge", "outbox", "share", "telemetry", "settings"],
+        &["model", "store", "series", "forecast", "adopted", "judge", "outbox", "share", "telemetry", "settings"],
     ),
 ];
 

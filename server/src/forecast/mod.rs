@@ -9,6 +9,7 @@ pub mod score;
 mod settings;
 mod slow;
 mod standing;
+pub mod train;
 
 use std::collections::VecDeque;
 

@@ -4,6 +4,7 @@ mod agent;
 mod api;
 pub mod auth;
 pub mod listener;
+mod model;
 mod overview;
 pub mod reply;
 pub mod route;
@@ -28,6 +29,7 @@ use crate::outbox::Outbox;
 use crate::settings::Settings;
 use crate::site::Site;
 use crate::store::{Store, StoreError};
+use crate::training::Trainings;
 use reply::Refused;
 use route::{Access, Call, Route};
 
@@ -65,6 +67,8 @@ pub struct App {
     pub judge: Arc<Judge>,
     /// Channels and what is due to them.
     pub outbox: Arc<Outbox>,
+    /// Models in the making.
+    pub trainings: Trainings,
     blocks: Arc<Semaphore>,
     agents: RwLock<HashMap<HostId, [u8; 32]>>,
     logins: auth::LoginGuard,
@@ -87,9 +91,23 @@ impl App {
         outbox: Arc<Outbox>,
     ) -> anyhow::Result<Self> {
         let blocks = Arc::new(Semaphore::new(settings.limits.blocks_in_flight_max));
+        let trainings = Trainings::new(store.clone(), crate::adopted::site_model(&settings.judge));
         let (agents, keywords, logins) = (RwLock::default(), RwLock::default(), auth::LoginGuard::default());
         let decoy_hash = auth::hash_password(&auth::new_secret()?).map_err(|e| anyhow::anyhow!("cannot hash: {e}"))?;
-        Ok(Self { store, site, settings, intake, judge, outbox, blocks, agents, logins, decoy_hash, keywords })
+        Ok(Self {
+            store,
+            site,
+            settings,
+            intake,
+            judge,
+            outbox,
+            trainings,
+            blocks,
+            agents,
+            logins,
+            decoy_hash,
+            keywords,
+        })
     }
 
     /// Checks who asks and writes it into the call.
@@ -178,6 +196,7 @@ impl App {
 fn routes() -> Vec<Route> {
     let mut routes = agent::routes();
     routes.extend(api::routes());
+    routes.extend(model::routes());
     routes
 }
 

@@ -8,10 +8,12 @@ use forewarn_common::metric::{Kind, Unit};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::forecast::train::{Report, TrainedModel};
 use crate::model::channel::{ChannelKind, DeliveryState, Language};
 use crate::model::forecast::{BandPoint, Forecast};
 use crate::model::incident::{Evidence, IncidentKind, IncidentState, Transition};
 use crate::model::rule::Condition;
+use crate::model::trained::{Adoption, Selection};
 
 /// Whether the server is well; needs no login.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -404,4 +406,49 @@ pub struct Keywords {
     /// Sampled lines of one workload in one day; the agent's own bound without it, and never more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples_a_day_max: Option<u32>,
+}
+
+/// A trained model in the list.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Model {
+    /// Its id.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// The rule it was trained for.
+    pub rule: String,
+    /// When.
+    pub created_ms: i64,
+    /// Where it is used.
+    pub adoptions: Vec<Adoption>,
+    /// Why it cannot be used by this release, if so.
+    pub unusable: Option<String>,
+    /// How it did on the part of the history that its choice had not seen.
+    pub report: Option<Report>,
+}
+
+/// A trained model as a whole.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct ModelDetail {
+    /// As in the list.
+    pub summary: Model,
+    /// Span, settings, report, the default's report, errors of the time, calibration.
+    pub trained: Option<TrainedModel>,
+}
+
+/// What to train.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewTraining {
+    /// What people will call the model.
+    pub name: String,
+    /// For this rule: its metric, threshold and horizon.
+    pub rule: String,
+    /// On these of its series; all of them (at most 50) if left out.
+    #[serde(default)]
+    pub selection: Selection,
+    /// On so many of the last days; 30 if left out.
+    pub days: Option<i64>,
+    /// Against this threshold instead of the rule's: where the rule's was hardly ever crossed.
+    pub threshold: Option<f64>,
 }

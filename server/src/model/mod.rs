@@ -8,4 +8,5 @@ pub mod incident;
 pub mod rule;
 pub mod series;
 pub mod server;
+pub mod trained;
 pub mod user;

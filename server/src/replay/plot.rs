@@ -175,9 +175,7 @@ pub fn text(picture: &Picture<'_>) -> String {
         line[now] = '|';
     }
     if let State::Warning { earliest_ms, latest_ms, .. } = said.state {
-        for x in column(earliest_ms)..=column(latest_ms) {
-            cells[threshold_row][x] = 'x';
-        }
+        cells[threshold_row][column(earliest_ms)..=column(latest_ms)].fill('x');
     }
     for p in picture.past.iter().filter(|p| p.1.is_finite()) {
         cells[row(p.1)][column(p.0)] = '*';

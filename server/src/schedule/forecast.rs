@@ -2,13 +2,15 @@
 //! No judgement of its own: `forecast` says what will come, `judge` what becomes of an incident.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use forewarn_common::block::EntityKind;
 use forewarn_common::id::{EntityId, HostId};
 use tokio::sync::watch;
 
 use super::Jobs;
-use crate::forecast::{self, Model};
+use crate::adopted::{Adopted, site_model};
+use crate::forecast;
 use crate::model::host::Host;
 use crate::model::rule::{Condition, Rule};
 use crate::model::series::{SeriesInfo, SeriesKey};
@@ -107,12 +109,8 @@ fn questions(rules: &[Rule], series: &[SeriesInfo], host: HostId) -> Vec<Questio
 async fn forecast_host(jobs: &Jobs, host: &Host, carried: &mut Forecaster, now_ms: i64) -> Result<(), StoreError> {
     let judge = &jobs.settings.judge;
     let rules = jobs.judge.rules(now_ms).await?;
-    let model = Model {
-        step_ms: judge.grid_ms,
-        close_after_ms: judge.close_after_ms,
-        window_buckets: (judge.history_ms / judge.grid_ms).clamp(48, 20_000) as usize,
-        ..Model::default()
-    };
+    let model = site_model(judge);
+    let adopted = Arc::new(Adopted::load(&jobs.store).await?);
     // A carried state cuts its window at every 288th bucket: a rebuilt one must have read as far back.
     let history_ms = (model.window_buckets as i64 + 288) * model.step_ms;
     let questions = questions(&rules, &jobs.store.series(host.id, now_ms - history_ms).await?, host.id);
@@ -150,12 +148,14 @@ async fn forecast_host(jobs: &Jobs, host: &Host, carried: &mut Forecaster, now_m
             let state = carried.states.remove(&name).map(|(_, state)| state);
             work.push((question, state, name));
         }
-        let (model, standing) = (model.clone(), standing.clone());
+        let (site, standing, adopted) = (model.clone(), standing.clone(), Arc::clone(&adopted));
+        let component = host.component.clone();
         let judged = tokio::task::spawn_blocking(move || {
             work.into_iter()
                 .map(|(question, state, name)| {
                     let points = points.get(&question.key).map(Vec::as_slice).unwrap_or_default();
                     let horizon_ms = question.horizon_ms;
+                    let model = adopted.model(&question.rule, &question.key, &component, &site);
                     // Rebuilt: all but the newest buckets are learnt without judging each, in a fraction of the time.
                     let (state, points_left) = state.map_or_else(
                         || {

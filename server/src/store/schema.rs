@@ -186,6 +186,26 @@ diesel::table! {
 }
 
 diesel::table! {
+    trained (id) {
+        id -> Text,
+        name -> Text,
+        rule -> Text,
+        created_ms -> BigInt,
+        body -> Text,
+    }
+}
+
+diesel::table! {
+    adoption (id) {
+        id -> Text,
+        model -> Text,
+        rule -> Text,
+        selection -> Text,
+        adopted_ms -> BigInt,
+    }
+}
+
+diesel::table! {
     person (name) {
         name -> Text,
         password_hash -> Text,

@@ -6,6 +6,7 @@ use super::*;
 use crate::model::channel::{ChannelKind, Language};
 use crate::model::host::{Host, Token};
 use crate::model::rule::default_rules;
+use crate::model::trained::{Adoption, Selection, StoredModel};
 use crate::model::user::{Session, User};
 
 on_both_engines!(
@@ -15,6 +16,7 @@ on_both_engines!(
     the_first_site_value_wins_on_every_server,
     channels_rules_and_users_come_back_as_they_were,
     sessions_end,
+    a_model_that_is_used_stays_and_the_default_comes_back,
 );
 
 fn token(uses_left: i32) -> Token {
@@ -152,4 +154,39 @@ async fn sessions_end(place: Place) {
     store.session_put(&session(3, T0 + 15)).await.unwrap();
     assert!(store.user_delete("admin").await.unwrap());
     assert_eq!(store.session_get([3; 32], T0).await.unwrap(), None);
+}
+
+async fn a_model_that_is_used_stays_and_the_default_comes_back(place: Place) {
+    let store = place.open().await;
+    let model = |id: &str, created_ms| StoredModel {
+        id: id.into(),
+        name: "磁盘 · plant-3".into(),
+        rule: "disk".into(),
+        created_ms,
+        body: "{\"settings\":{}}".into(),
+    };
+    store.model_add(&model("a", T0)).await.unwrap();
+    store.model_add(&model("b", T0 + 1)).await.unwrap();
+    assert!(matches!(store.model_add(&model("a", T0)).await, Err(StoreError::Conflict)));
+    assert_eq!(store.models().await.unwrap(), [model("b", T0 + 1), model("a", T0)]);
+    assert_eq!(store.model("a").await.unwrap(), Some(model("a", T0)));
+
+    let selection = Selection { host: Some(Agent::new(3).host), ..Selection::default() };
+    let adoption = |id: &str, model: &str, adopted_ms| Adoption {
+        id: id.into(),
+        model: model.into(),
+        rule: "disk".into(),
+        selection: selection.clone(),
+        adopted_ms,
+    };
+    assert!(!store.adopt(&adoption("1", "nobody", T0)).await.unwrap(), "there is no such model");
+    assert!(store.adopt(&adoption("1", "a", T0)).await.unwrap());
+    assert!(store.adopt(&adoption("2", "b", T0 + 1)).await.unwrap());
+    assert_eq!(store.adoptions().await.unwrap(), [adoption("2", "b", T0 + 1)], "the same series have one model");
+    assert!(!store.model_delete("b").await.unwrap(), "it is used");
+    assert!(store.model_delete("a").await.unwrap());
+    assert!(store.adoption_end("2").await.unwrap());
+    assert!(!store.adoption_end("2").await.unwrap());
+    assert!(store.adoptions().await.unwrap().is_empty());
+    assert!(store.model_delete("b").await.unwrap());
 }

@@ -4,6 +4,98 @@
  */
 
 export interface paths {
+    "/api/v1/adoptions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Which series are judged by which model */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Adoption"][];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/adoptions/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Return its series to the default */
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Adoption"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/channels": {
         parameters: {
             query?: never;
@@ -670,6 +762,180 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/models": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Trained models, newest first */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Model"][];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A trained model with its settings */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ModelDetail"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        /** Remove a model that nothing uses */
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Model"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/{id}/adopt": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Judge series of its rule by a model */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["Selection"];
+                };
+            };
+            responses: {
+                /** @description done */
+                201: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Adoption"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/openapi.json": {
         parameters: {
             query?: never;
@@ -896,10 +1162,182 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/trainings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Trainings of this server, newest first */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["TrainingView"][];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        /** Train a model on the history of a rule's series */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["NewTraining"];
+                };
+            };
+            responses: {
+                /** @description done */
+                202: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["TrainingView"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/trainings/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A training and its progress */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["TrainingView"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        /** Cancel a training */
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["TrainingView"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description "These series of this rule are judged by this model." */
+        Adoption: {
+            /**
+             * Format: int64
+             * @description Since when.
+             */
+            adopted_ms: number;
+            /** @description Hex of 8 random bytes. */
+            id: string;
+            /** @description The model's id. */
+            model: string;
+            /** @description The rule's id. */
+            rule: string;
+            /** @description Which of the rule's series; all of them if it asks for nothing. */
+            selection: components["schemas"]["Selection"];
+        };
         /** @description A key and its value. */
         Attribute: {
             /** @description Key. */
@@ -1011,6 +1449,24 @@ export interface components {
              * @description Its own probability.
              */
             probability: number;
+        };
+        /** @description How often warnings that were said with some probability came true. */
+        Calibration: {
+            /**
+             * Format: double
+             * @description Share of them that a crossing followed; `None` of none.
+             */
+            came_true_ratio?: number | null;
+            /**
+             * Format: double
+             * @description The probability was at least this.
+             */
+            from_probability: number;
+            /**
+             * Format: uint
+             * @description Moments at which a warning stood with it.
+             */
+            moments: number;
         };
         /** @description What a seasonal expert carries over from the past. */
         Carry: "level" | "rise" | "drift" | "growth";
@@ -1550,6 +2006,158 @@ export interface components {
             /** @description Name. */
             user: string;
         };
+        /** @description A trained model in the list. */
+        Model: {
+            /** @description Where it is used. */
+            adoptions: components["schemas"]["Adoption"][];
+            /**
+             * Format: int64
+             * @description When.
+             */
+            created_ms: number;
+            /** @description Its id. */
+            id: string;
+            /** @description What people call it. */
+            name: string;
+            /** @description How it did on the part of the history that its choice had not seen. */
+            report?: components["schemas"]["Report"] | (null);
+            /** @description The rule it was trained for. */
+            rule: string;
+            /** @description Why it cannot be used by this release, if so. */
+            unusable?: string | null;
+        };
+        /** @description How a series is judged. */
+        Model2: {
+            /**
+             * Format: uint
+             * @description Points of the band; 0 for none.
+             * @default 48
+             */
+            band_points: number;
+            /**
+             * Format: uint
+             * @description Fewest closed buckets for a forecast; at least an eighth of the horizon is needed too.
+             * @default 24
+             */
+            buckets_min: number;
+            /**
+             * Format: int64
+             * @description How long after its end a bucket still takes points.
+             * @default 60000
+             */
+            close_after_ms: number;
+            /**
+             * Format: double
+             * @description Share of the decomposition's probability where it is fitted.
+             * @default 0.35
+             */
+            decomposition_ratio: number;
+            /**
+             * Format: double
+             * @description How much surer, in log odds, a series must be whose own warnings were false: times the
+             *     logarithm of false over true ones.
+             * @default 0.2
+             */
+            doubt: number;
+            /**
+             * Format: double
+             * @description Probability above which a bucket counts as evidence, and below which it takes some away.
+             * @default 0.4
+             */
+            evidence_from: number;
+            /**
+             * Format: double
+             * @description Sum of probability above `evidence_from` before a warning starts: one sure bucket does not
+             *     suffice, three likely ones do.
+             * @default 0.65
+             */
+            evidence_needed: number;
+            /**
+             * Format: double
+             * @description Largest accepted share of missing buckets among the recent ones.
+             * @default 0.5
+             */
+            gap_ratio_max: number;
+            /**
+             * Format: int64
+             * @description Age at which a past state counts half.
+             * @default 345600000
+             */
+            halflife_ms: number;
+            /**
+             * Format: double
+             * @description Probability below which a warning ends.
+             * @default 0.25
+             */
+            off_probability: number;
+            /**
+             * Format: double
+             * @description Probability from which a warning may start.
+             * @default 0.6
+             */
+            on_probability: number;
+            /**
+             * Format: double
+             * @description Weight of the present trend against the record, in horizons.
+             * @default 1
+             */
+            prior_horizons: number;
+            /**
+             * Format: int64
+             * @description The same where the whole past is taken alike: there what is recent tells most.
+             * @default 129600000
+             */
+            recent_halflife_ms: number;
+            /**
+             * Format: double
+             * @description How much each comparable past horizon counts.
+             * @default 2
+             */
+            record_weight: number;
+            /**
+             * Format: double
+             * @description How sharply better experts are preferred.
+             * @default 4
+             */
+            selection_power: number;
+            /**
+             * Format: int64
+             * @description Bucket length.
+             * @default 300000
+             */
+            step_ms: number;
+            /**
+             * Format: double
+             * @description Relative error granted to a trend's rise.
+             * @default 0.5
+             */
+            trend_error_ratio: number;
+            /**
+             * Format: uint32
+             * @description Version of this record.
+             * @default 1
+             */
+            version: number;
+            /**
+             * Format: double
+             * @description Share of the judgement that takes the whole past alike, not only what resembles the present.
+             * @default 0.5
+             */
+            whole_past_ratio: number;
+            /**
+             * Format: uint
+             * @description Buckets that are remembered.
+             * @default 4032
+             */
+            window_buckets: number;
+        };
+        /** @description A trained model as a whole. */
+        ModelDetail: {
+            /** @description As in the list. */
+            summary: components["schemas"]["Model"];
+            /** @description Span, settings, report, the default's report, errors of the time, calibration. */
+            trained?: components["schemas"]["TrainedModel"] | (null);
+        };
         /** @description A new channel. */
         NewChannel: {
             /** @description What speaks on the other side. */
@@ -1580,6 +2188,55 @@ export interface components {
              * @description How many hosts it lets in, 1 to 1000.
              */
             uses: number;
+        };
+        /** @description What to train. */
+        NewTraining: {
+            /**
+             * Format: int64
+             * @description On so many of the last days; 30 if left out.
+             */
+            days?: number | null;
+            /** @description What people will call the model. */
+            name: string;
+            /** @description For this rule: its metric, threshold and horizon. */
+            rule: string;
+            /**
+             * @description On these of its series; all of them (at most 50) if left out.
+             * @default {
+             *       "component": null,
+             *       "entity": null,
+             *       "host": null,
+             *       "instance": null
+             *     }
+             */
+            selection: components["schemas"]["Selection"];
+            /**
+             * Format: double
+             * @description Against this threshold instead of the rule's: where the rule's was hardly ever crossed.
+             */
+            threshold?: number | null;
+        };
+        /** @description What has become of a job. */
+        Outcome: {
+            /** @enum {string} */
+            is: "running";
+        } | {
+            /** @enum {string} */
+            is: "trained";
+            /** @description Its id. */
+            model: string;
+        } | {
+            /** @enum {string} */
+            is: "refused";
+            /** @description Why, for programs. */
+            refusal: components["schemas"]["Refusal2"];
+            /** @description Why, for people. */
+            said: string;
+        } | {
+            /** @enum {string} */
+            is: "failed";
+            /** @description What to do. */
+            said: string;
         };
         /** @description A forecast of one series against its rule's threshold. */
         Outlook: {
@@ -1695,6 +2352,100 @@ export interface components {
             /** @description A word for programs, `snake_case`. */
             error: string;
         };
+        /** @description Why nothing was trained. The default goes on. */
+        Refusal2: {
+            /** @enum {string} */
+            refusal: "bad_question";
+        } | {
+            /** @enum {string} */
+            refusal: "bad_settings";
+            /** @description What is wrong with them. */
+            said: string;
+        } | {
+            /**
+             * Format: int64
+             * @description Span of the longest history.
+             */
+            have_ms: number;
+            /**
+             * Format: int64
+             * @description Span needed.
+             */
+            need_ms: number;
+            /** @enum {string} */
+            refusal: "too_short";
+        } | {
+            /**
+             * Format: uint
+             * @description Crossings in the first part.
+             */
+            chosen_on: number;
+            /** @enum {string} */
+            refusal: "too_few_crossings";
+            /**
+             * Format: uint
+             * @description Crossings in the last part.
+             */
+            reported_on: number;
+        } | {
+            /** @description How the best of the first part did on the last part. */
+            best_report: components["schemas"]["Report"];
+            /** @description How the default did on the last part. */
+            default_report: components["schemas"]["Report"];
+            /** @enum {string} */
+            refusal: "no_better";
+        } | {
+            /** @enum {string} */
+            refusal: "cancelled";
+        };
+        /** @description What warnings were worth over a span: "7 warnings in 12 days, 6 of them right, 3 h 40 min ahead". */
+        Report: {
+            /**
+             * Format: double
+             * @description Mean squared error of the probability.
+             */
+            brier: number;
+            /**
+             * Format: uint
+             * @description Crossings.
+             */
+            crossings: number;
+            /**
+             * Format: double
+             * @description Recall and precision in one figure, in which precision counts more.
+             */
+            f05: number;
+            /**
+             * Format: double
+             * @description Warnings that nothing followed, in a week of one series.
+             */
+            false_per_week: number;
+            /**
+             * Format: uint
+             * @description Warnings that nothing followed.
+             */
+            false_warnings: number;
+            /**
+             * Format: int64
+             * @description Median time from the warning to the crossing.
+             */
+            lead_ms: number;
+            /**
+             * Format: double
+             * @description Share of the warnings that came true.
+             */
+            precision: number;
+            /**
+             * Format: double
+             * @description Share of the crossings that were warned of in time.
+             */
+            recall: number;
+            /**
+             * Format: uint
+             * @description Crossings warned of in time.
+             */
+            warned: number;
+        };
         /** @description A rule. */
         Rule: {
             /** @description What it looks at. */
@@ -1741,6 +2492,29 @@ export interface components {
              * @description The threshold, for rules that have one.
              */
             threshold?: number | null;
+        };
+        /** @description Which series of a rule are meant; what is left out is not asked for. */
+        Selection: {
+            /**
+             * @description Of hosts with this component label.
+             * @default null
+             */
+            component: string | null;
+            /**
+             * @description Of this entity.
+             * @default null
+             */
+            entity: string | null;
+            /**
+             * @description Of this host.
+             * @default null
+             */
+            host: string | null;
+            /**
+             * @description Of this mount point and the like.
+             * @default null
+             */
+            instance: string | null;
         };
         /** @description A series that can be plotted. */
         SeriesView: {
@@ -1797,6 +2571,24 @@ export interface components {
             /** @enum {string} */
             is: "breached";
         };
+        /** @description Error of the predicted time of crossings at one distance. */
+        TimeError: {
+            /**
+             * Format: int64
+             * @description The crossing was at most this far ahead, and farther than the row before.
+             */
+            ahead_ms: number;
+            /**
+             * Format: double
+             * @description Half of the predictions were at most this factor too long or too short; `None` of none.
+             */
+            factor?: number | null;
+            /**
+             * Format: uint
+             * @description Moments that this rests on.
+             */
+            moments: number;
+        };
         /** @description A new enrolment token; shown once. */
         TokenView: {
             /** @description The command that starts an agent container with it. */
@@ -1808,6 +2600,89 @@ export interface components {
             expires_ms: number;
             /** @description The token. */
             token: string;
+        };
+        /** @description Settings that served some series better than the default, and how that is known. */
+        TrainedModel: {
+            /** @description How often what it said there came true, by the probability it said. */
+            calibration: components["schemas"]["Calibration"][];
+            /**
+             * Format: uint
+             * @description Crossings that the choice was made on.
+             */
+            crossings_chosen_on: number;
+            /** @description How the default did there. */
+            default_report: components["schemas"]["Report"];
+            /**
+             * Format: int64
+             * @description Begin of their history.
+             */
+            from_ms: number;
+            /**
+             * Format: int64
+             * @description How far ahead was looked.
+             */
+            horizon_ms: number;
+            /** @description How it did on the last part. */
+            report: components["schemas"]["Report"];
+            /**
+             * Format: uint
+             * @description Series it was trained on.
+             */
+            series: number;
+            /** @description The settings. */
+            settings: components["schemas"]["Model2"];
+            /**
+             * Format: int64
+             * @description The choice was made on what lies before, the report on what lies after.
+             */
+            split_ms: number;
+            /**
+             * Format: double
+             * @description The level judged against.
+             */
+            threshold: number;
+            /** @description How wrong the predicted times were there, by how far ahead the crossing was. */
+            time_error: components["schemas"]["TimeError"][];
+            /**
+             * Format: int64
+             * @description End of their history.
+             */
+            to_ms: number;
+            /** @description What was changed of the default, in a word for programs: `default` never appears here. */
+            variants: string[];
+            /**
+             * Format: uint32
+             * @description Version of this record.
+             */
+            version: number;
+        };
+        /** @description A job as others see it. */
+        TrainingView: {
+            /** @description Hex of 8 random bytes. */
+            id: string;
+            /** @description What people will call the model. */
+            name: string;
+            /** @description What has become of it. */
+            outcome: components["schemas"]["Outcome"];
+            /**
+             * Format: double
+             * @description Share done, 0..=1.
+             */
+            progress_ratio: number;
+            /** @description The rule's id. */
+            rule: string;
+            /** @description On which of its series. */
+            selection: components["schemas"]["Selection"];
+            /**
+             * Format: uint32
+             * @description Series whose history was read.
+             */
+            series: number;
+            /**
+             * Format: int64
+             * @description When it began.
+             */
+            started_ms: number;
         };
         /** @description What is told: one delivery a channel for each. */
         Transition: "warned" | "alarmed" | "resolved";

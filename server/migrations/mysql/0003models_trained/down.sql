@@ -1,0 +1,2 @@
+DROP TABLE adoption;
+DROP TABLE trained;

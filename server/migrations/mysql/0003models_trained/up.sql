@@ -1,0 +1,17 @@
+CREATE TABLE IF NOT EXISTS `trained` (
+    `id` VARCHAR(32) NOT NULL,
+    `name` VARCHAR(256) NOT NULL,
+    `rule` VARCHAR(128) NOT NULL,
+    `created_ms` BIGINT NOT NULL,
+    `body` MEDIUMTEXT NOT NULL,
+    PRIMARY KEY (`id`)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+CREATE TABLE IF NOT EXISTS `adoption` (
+    `id` VARCHAR(32) NOT NULL,
+    `model` VARCHAR(32) NOT NULL,
+    `rule` VARCHAR(128) NOT NULL,
+    `selection` MEDIUMTEXT NOT NULL,
+    `adopted_ms` BIGINT NOT NULL,
+    PRIMARY KEY (`id`)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;

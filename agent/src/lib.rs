@@ -17,7 +17,6 @@ mod tailer;
 mod vitals;
 mod workload;
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -25,6 +24,8 @@ use clap::{Args, Parser, Subcommand};
 use forewarn_common::clock;
 
 use settings::{Overrides, Settings};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Samples one host and its containers and pushes blocks to forewarn-server.
 #[derive(Debug, Parser)]
@@ -91,11 +92,9 @@ struct SpoolArgs {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(settings::log_filter()))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    let log = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(std::io::stderr).finish();
+    // Refused only where a log has been started already.
+    let _ = log.with(settings::log_filter()).try_init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(perform(cli.command)));
     match done {

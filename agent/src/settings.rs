@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use forewarn_common::keyword::{self, KeywordRule};
 use forewarn_common::limit;
 use serde::{Deserialize, Serialize};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 /// Where the settings are looked for when `--config` does not say.
 pub(crate) const FILE_DEFAULT: &str = "/etc/forewarn/agent.toml";
@@ -268,11 +269,12 @@ pub(crate) fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// The log filter: `FOREWARN_LOG`, or `info`.
+/// The log filter: `FOREWARN_LOG` (a level, or `target=level,...`), or `info` when that is absent or unreadable.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the settings room")]
-pub(crate) fn log_filter() -> String {
-    std::env::var("FOREWARN_LOG").unwrap_or_else(|_| "info".to_owned())
+pub(crate) fn log_filter() -> Targets {
+    let wanted = std::env::var("FOREWARN_LOG").ok().and_then(|text| text.parse().ok());
+    wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))
 }
 
 #[cfg(test)]

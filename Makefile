@@ -7,8 +7,9 @@ WEB   := server/console/web
 BIN   := target/release
 # The release binaries are static. That needs --target, because libraries of the compiler's own
 # (derive macros) cannot be static; the flag stays out of .cargo/config.toml so that development
-# builds, tests and editors share one ordinary set of artefacts.
-STATIC := RUSTFLAGS="-C target-feature=+crt-static"
+# builds, tests and editors share one ordinary set of artefacts. Packed relocations make the agent 0.35 MB smaller
+# (the C library linked in must know them: glibc 2.36 or newer).
+STATIC := RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs"
 HOST  := $(shell rustc -vV | sed -n 's/^host: //p')
 
 .DEFAULT_GOAL := help

@@ -13,7 +13,7 @@ STATIC := RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relat
 HOST  := $(shell rustc -vV | sed -n 's/^host: //p')
 
 .DEFAULT_GOAL := help
-.PHONY: help fuzz warnbench openapi run demo fleet bench-store build test check machine house fmt fmt-check lint doc unit console console-test product images bundle
+.PHONY: help fuzz warnbench openapi run demo fleet bench-store bench-agent build test check machine house fmt fmt-check lint doc unit console console-test product images bundle
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -102,6 +102,11 @@ warnbench: ## Replay the benchmark in WARNBENCH with the shipped code; fails whe
 	@test -s "$(AGAINST)" || ! $(PYTHON) -c 'import numpy' 2>/dev/null || \
 		$(PYTHON) $(WARNBENCH)/baselines.py --manifest $(WARNBENCH)/manifest-dev.json --out target/warnbench --only kcm_lite
 	@target/release/examples/warnbench $(WARNBENCH) $$(test -s "$(AGAINST)" && echo --against "$(AGAINST)")
+
+BENCH_MINUTES ?= 3
+
+bench-agent: build ## What the agent costs, for BENCH_MINUTES, beside installed peers (needs root, a quiet machine)
+	$(CARGO) run --locked -q -p forewarn-tests --example bench_agent -- --minutes $(BENCH_MINUTES)
 
 images: ## Both FROM scratch images from target/release, with the docker at hand
 	packaging/images.sh

@@ -4,6 +4,8 @@
 //! It verifies the site's name whatever address it dials. It never listens, follows no redirect and takes no proxy
 //! from the environment.
 
+mod resolve;
+
 use std::fmt;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -19,6 +21,7 @@ use forewarn_common::wire::{
 };
 use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use resolve::Resolver;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -402,6 +405,7 @@ fn client(config: ClientConfig, proxy: &str) -> Result<reqwest::Client, SenderEr
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(REQUEST_TIMEOUT)
         .pool_max_idle_per_host(1)
+        .dns_resolver(Arc::new(Resolver::of_system()))
         .user_agent(concat!("forewarn-agent/", env!("CARGO_PKG_VERSION")));
     let builder = if proxy.is_empty() {
         builder.no_proxy()

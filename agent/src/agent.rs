@@ -23,8 +23,9 @@ use crate::checkpoint::Checkpoint;
 use crate::engine::{self, Notice};
 use crate::sampler::{self, Containers, Host, HostFacts, HostSize, Row};
 use crate::sender::{self, Identity, Link, Outcome, Pacing, SenderError};
-use crate::settings::Settings;
+use crate::settings::{self, Overrides, Settings};
 use crate::spool::{Key, Spool};
+use crate::supervisor::{Supervisor, Word};
 use crate::tailer::{FirstLine, Tailer};
 use crate::vitals::Vitals;
 use crate::workload::Workloads;
@@ -68,23 +69,28 @@ pub(crate) async fn enrol(settings: &Settings, token: Option<&str>) -> anyhow::R
     Ok(identity)
 }
 
-/// Samples and pushes until SIGTERM or SIGINT.
+/// Samples and pushes until SIGTERM or SIGINT; SIGHUP has the settings read again.
 ///
 /// # Errors
 /// The agent cannot start; once it runs it does not give up.
-pub(crate) async fn run(settings: Settings, identity: Identity) -> anyhow::Result<()> {
+pub(crate) async fn run(settings: Settings, identity: Identity, overrides: &Overrides) -> anyhow::Result<()> {
     let _lock = lock(&settings.data_dir)?;
     let mut signals = Signals::new()?;
     let mut agent = Agent::new(settings, identity)?;
-    let (notices, mut heard) = channel(NOTICES_MAX);
-    let watching: JoinHandle<()> = tokio::spawn(engine::watch(engine_place(&agent.settings), notices));
+    let (socket, watchdog_ms) = settings::service_manager();
+    let mut supervisor = Supervisor::new(socket.as_deref(), watchdog_ms);
     loop {
-        let event = agent.next_event(&mut signals, &mut heard).await;
-        if !agent.handle(event) {
-            break;
+        supervisor.tell(Word::Ready);
+        let (notices, mut heard) = channel(NOTICES_MAX);
+        let watching: JoinHandle<()> = tokio::spawn(engine::watch(engine_place(&agent.settings), notices));
+        let next = agent.serve(&mut signals, &mut heard, &mut supervisor, overrides).await;
+        watching.abort();
+        match next {
+            Some(renewed) => agent = *renewed,
+            None => break,
         }
     }
-    watching.abort();
+    supervisor.tell(Word::Stopping);
     agent.say_farewell().await;
     Ok(())
 }
@@ -119,11 +125,16 @@ pub(crate) fn engine_place(settings: &Settings) -> engine::Place {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
     }
 }
 
@@ -139,6 +150,8 @@ enum Event {
     Pushed(Outcome),
     /// The configuration came, or did not.
     Configured(Result<AgentConfig, String>),
+    /// The settings are to be read again.
+    Reload,
     /// It is time to stop.
     Stop,
 }
@@ -240,12 +253,58 @@ impl Agent {
         })
     }
 
-    async fn next_event(&mut self, signals: &mut Signals, heard: &mut Receiver<Notice>) -> Event {
-        let wait_ms = u64::try_from(self.wait_ms(clock::wall_ms(), clock::boot_ms())).unwrap_or(0);
+    /// Works until it is told to stop, or gives the agent that goes on with other settings.
+    async fn serve(
+        &mut self,
+        signals: &mut Signals,
+        heard: &mut Receiver<Notice>,
+        supervisor: &mut Supervisor,
+        overrides: &Overrides,
+    ) -> Option<Box<Self>> {
+        loop {
+            let boot_ms = clock::boot_ms();
+            supervisor.show_life(boot_ms);
+            let wait_ms = self.wait_ms(clock::wall_ms(), boot_ms).min(supervisor.due_ms() - boot_ms).max(0);
+            match self.next_event(wait_ms.unsigned_abs(), signals, heard).await {
+                Event::Stop => return None,
+                Event::Reload => {
+                    supervisor.tell(Word::Reloading { monotonic_us: clock::monotonic_us() });
+                    match self.renewed(overrides) {
+                        Ok(renewed) => return Some(Box::new(renewed)),
+                        Err(error) => {
+                            tracing::error!(
+                                error = format!("{error:#}"),
+                                "the new settings are refused, the old ones stay"
+                            );
+                            supervisor.tell(Word::Ready);
+                        }
+                    }
+                }
+                event => self.handle(event),
+            }
+        }
+    }
+
+    /// The agent that goes on after this one with the settings as they are on disk now.
+    fn renewed(&mut self, overrides: &Overrides) -> anyhow::Result<Self> {
+        let settings = Settings::load(overrides)?;
+        anyhow::ensure!(settings.data_dir == self.settings.data_dir, "data_dir cannot change while the agent runs");
+        // Rules and masks are tried before anything of this agent ends.
+        Tailer::new(&settings.keywords, &settings.masks, None)?;
+        self.close_block(Moment { wall_ms: clock::wall_ms(), boot_ms: clock::boot_ms() });
+        self.spool.settle();
+        anyhow::ensure!(!self.spool.is_in_memory(), "blocks wait in memory until the disk takes them again");
+        let renewed = Self::new(settings, self.link.identity().clone())?;
+        tracing::info!("the settings are taken over");
+        Ok(renewed)
+    }
+
+    async fn next_event(&mut self, wait_ms: u64, signals: &mut Signals, heard: &mut Receiver<Notice>) -> Event {
         let timer = tokio::time::sleep(Duration::from_millis(wait_ms));
         tokio::select! {
             _ = signals.terminate.recv() => Event::Stop,
             _ = signals.interrupt.recv() => Event::Stop,
+            _ = signals.hang_up.recv() => Event::Reload,
             () = timer => Event::Timer,
             () = self.tailer.written() => Event::Written,
             Some(notice) = heard.recv() => Event::Engine(notice),
@@ -268,12 +327,11 @@ impl Agent {
         i64::try_from(self.settings.sample_interval_ms).unwrap_or(i64::MAX)
     }
 
-    /// Deals with an event; `false` ends the loop.
-    fn handle(&mut self, event: Event) -> bool {
+    /// Deals with an event of the work; the loop itself deals with the others.
+    fn handle(&mut self, event: Event) {
         let now = Moment { wall_ms: clock::wall_ms(), boot_ms: clock::boot_ms() };
         match event {
-            Event::Stop => return false,
-            Event::Timer | Event::Written => {}
+            Event::Timer | Event::Written | Event::Stop | Event::Reload => {}
             Event::Engine(notice) => self.on_notice(notice, now),
             Event::Pushed(outcome) => self.on_pushed(&outcome, now),
             Event::Configured(config) => self.on_configured(config, now),
@@ -289,7 +347,6 @@ impl Agent {
         }
         self.close_early(now);
         self.start_push(now);
-        true
     }
 
     fn on_notice(&mut self, notice: Notice, now: Moment) {

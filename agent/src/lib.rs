@@ -13,6 +13,7 @@ mod sampler;
 mod sender;
 mod settings;
 mod spool;
+mod supervisor;
 mod tailer;
 mod vitals;
 mod workload;
@@ -111,7 +112,7 @@ async fn perform(command: Command) -> anyhow::Result<()> {
         Command::Run(args) => {
             let settings = Settings::load(&args.overrides)?;
             let identity = agent::identity(&settings, args.token.read()?.as_deref()).await?;
-            agent::run(settings, identity).await
+            agent::run(settings, identity, &args.overrides).await
         }
         Command::Enroll(args) => {
             let settings = Settings::load(&args.overrides)?;

@@ -269,6 +269,15 @@ pub(crate) fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
+/// Who started the agent and wants to hear from it: the manager's socket, and the milliseconds within which a sign of
+/// life is expected.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the settings room")]
+pub(crate) fn service_manager() -> (Option<std::ffi::OsString>, Option<i64>) {
+    let watchdog_us = std::env::var("WATCHDOG_USEC").ok().and_then(|text| text.parse::<i64>().ok());
+    (std::env::var_os("NOTIFY_SOCKET"), watchdog_us.map(|us| us / 1000))
+}
+
 /// The log filter: `FOREWARN_LOG` (a level, or `target=level,...`), or `info` when that is absent or unreadable.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the settings room")]

@@ -253,6 +253,12 @@ impl Spool {
         matches!(self.blocks.get(&key), Some(Place::File { .. }))
     }
 
+    /// Whether a block waits in memory, because the disk refused it.
+    #[must_use]
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.memory_bytes > 0
+    }
+
     /// Blocks that wait.
     #[must_use]
     pub(crate) fn len(&self) -> usize {

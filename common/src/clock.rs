@@ -14,6 +14,13 @@ pub fn boot_ms() -> i64 {
     millis(ClockId::Boottime)
 }
 
+/// Microseconds of `CLOCK_MONOTONIC`, for protocols that ask for it.
+#[must_use]
+pub fn monotonic_us() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    u64::try_from(time.tv_sec * 1_000_000 + time.tv_nsec / 1000).unwrap_or(0)
+}
+
 fn millis(clock: ClockId) -> i64 {
     let time = clock_gettime(clock);
     time.tv_sec * 1000 + time.tv_nsec / 1_000_000

@@ -318,8 +318,8 @@ impl Relay {
                     let (Ok(client), Ok(server)) = (client.try_clone(), server.try_clone()) else { continue };
                     let counted = Arc::clone(&counted);
                     std::thread::spawn(move || match up {
-                        true => pass(client, server, &counted.sent),
-                        false => pass(server, client, &counted.received),
+                        true => pass(&client, &server, &counted.sent),
+                        false => pass(&server, &client, &counted.received),
                     });
                 }
             }
@@ -341,7 +341,7 @@ impl Relay {
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, count: &AtomicU64) {
+fn pass(mut from: &TcpStream, mut to: &TcpStream, count: &AtomicU64) {
     let mut buffer = [0; 16 << 10];
     while let Ok(got) = from.read(&mut buffer) {
         if got == 0 || to.write_all(&buffer[..got]).is_err() {

@@ -12,3 +12,4 @@ mod fill;
 mod packaging;
 mod parts;
 mod site;
+mod storm;

@@ -13,7 +13,7 @@ STATIC := RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relat
 HOST  := $(shell rustc -vV | sed -n 's/^host: //p')
 
 .DEFAULT_GOAL := help
-.PHONY: help fuzz warnbench openapi run demo fleet bench-store bench-agent build test check machine house fmt fmt-check lint doc unit console console-test product images bundle
+.PHONY: help fuzz bench-scan torture warnbench openapi run demo fleet bench-store bench-agent build test check machine house fmt fmt-check lint doc unit console console-test product images bundle
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -118,7 +118,22 @@ bundle: ## One offline archive: images, binaries, compose file, units, install s
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table --cfg fuzzing -Cdebug-assertions
 FUZZ_SECONDS ?= 60
 
-fuzz: ## Fuzz the block decoder for FUZZ_SECONDS (needs a nightly toolchain)
-	cd common/fuzz && RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) +nightly build --release --target x86_64-unknown-linux-gnu
-	mkdir -p common/fuzz/corpus/block && cp common/golden/*.bin common/fuzz/corpus/block/
-	cd common/fuzz && target/x86_64-unknown-linux-gnu/release/block corpus/block -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -rss_limit_mb=1024
+FUZZ_TARGET := x86_64-unknown-linux-gnu/release
+fuzz = cd $(1)/fuzz && mkdir -p corpus/$(2) && target/$(FUZZ_TARGET)/$(2) corpus/$(2) -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -rss_limit_mb=1024
+
+fuzz: ## Fuzz every parser of bytes from outside, FUZZ_SECONDS each (needs a nightly toolchain)
+	for crate in agent common; do (cd $$crate/fuzz && RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) +nightly build --release --target x86_64-unknown-linux-gnu) || exit 1; done
+	mkdir -p common/fuzz/corpus/block agent/fuzz/corpus/settings agent/fuzz/corpus/text
+	cp common/golden/*.bin common/fuzz/corpus/block/ && cp config/agent.toml agent/fuzz/corpus/settings/
+	for text in stat meminfo diskstats net/dev mounts loadavg uptime self/cgroup; do cp /proc/$$text agent/fuzz/corpus/text/$$(basename $$text); done
+	$(call fuzz,common,block)
+	$(call fuzz,agent,log)
+	$(call fuzz,agent,text)
+	$(call fuzz,agent,settings)
+
+torture: ## The long loops of the log path: model tests of the tailer, storms on a real engine (needs root; prints its seed)
+	PROPTEST_CASES=20000 $(CARGO) test --locked -p forewarn-agent --lib tailer
+	FOREWARN_TORTURE=1 $(CARGO) test --locked -p forewarn-tests --test product storm -- --nocapture --test-threads 1
+
+bench-scan: ## The log path beside bare aho-corasick and regex, in the profile that ships
+	$(CARGO) bench --locked -p forewarn-agent --profile agent --bench scan

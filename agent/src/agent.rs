@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use crate::assembly::{Assembly, Moment, Origin};
 use crate::checkpoint::Checkpoint;
 use crate::engine::{self, Notice};
+use crate::hostlog::HostLogs;
 use crate::sampler::{self, Containers, Host, HostFacts, HostSize, Row};
 use crate::sender::{self, Identity, Link, Outcome, Pacing, SenderError};
 use crate::settings::{self, Overrides, Settings};
@@ -177,6 +178,7 @@ struct Agent {
     is_stale: bool,
     tailer: Tailer,
     first_line: Rc<FirstLine>,
+    host_logs: HostLogs,
     /// Containers whose logs the server leaves out.
     log_exclude: Vec<String>,
     checkpoint: Checkpoint,
@@ -220,6 +222,10 @@ impl Agent {
         }
         let first_line = FirstLine::compile(&settings.log.first_line)
             .map_err(|error| anyhow::anyhow!("log.first_line cannot be used: {error}"))?;
+        let files = if settings.log.enabled { &settings.log.files[..] } else { &[] };
+        let mut host_logs = HostLogs::new(identity.host, &root, files).map_err(anyhow::Error::msg)?;
+        // Before the engine tells its containers: then the positions of logs that are gone are forgotten.
+        host_logs.look(clock::boot_ms());
         tailer.set_interval(i64::try_from(settings.log.poll_interval_ms)?);
         let host_id = identity.host;
         let link = Link::new(identity, &settings.server.urls, &settings.server.proxy)?;
@@ -236,12 +242,13 @@ impl Agent {
             config_version: stored.as_ref().map_or(0, |config| config.version),
             log_exclude: stored.map_or_else(Vec::new, |config| config.exclude),
             first_line: Rc::new(first_line),
+            host_logs,
             config_not_before_ms: 0,
             epoch,
             host: Host::new(host_entity, &root),
             containers: Containers::new(&root),
             workloads: Workloads::new(host_id),
-            is_stale: false,
+            is_stale: true,
             tailer,
             checkpoint,
             vitals: Vitals::new(host_entity),
@@ -336,6 +343,7 @@ impl Agent {
             Event::Pushed(outcome) => self.on_pushed(&outcome, now),
             Event::Configured(config) => self.on_configured(config, now),
         }
+        self.is_stale |= self.host_logs.look(now.boot_ms);
         if self.is_stale {
             self.hand_on();
         }
@@ -370,8 +378,9 @@ impl Agent {
     fn hand_on(&mut self) {
         self.is_stale = false;
         self.containers.set_targets(self.workloads.targets());
-        self.tailer.set_sources(self.workloads.sources(&self.settings.log, &self.log_exclude, &self.first_line));
-        for entity in self.workloads.entities() {
+        let of_containers = self.workloads.sources(&self.settings.log, &self.log_exclude, &self.first_line);
+        self.tailer.set_sources(of_containers.chain(self.host_logs.sources()));
+        for entity in self.workloads.entities().chain(self.host_logs.entities()) {
             self.assembly.describe(entity);
         }
     }

@@ -8,6 +8,9 @@ mod agent;
 mod assembly;
 mod checkpoint;
 mod engine;
+mod hostlog;
+#[doc(hidden)]
+pub mod probe;
 mod report;
 mod sampler;
 mod sender;

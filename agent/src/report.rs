@@ -13,6 +13,7 @@ use forewarn_common::metric;
 
 use crate::agent::{SPOOL_FOLDER, engine_place, host_name};
 use crate::engine::{self, Instance, LogWay, Notice, Reach};
+use crate::hostlog::HostLogs;
 use crate::sampler::{Containers, Host, HostFacts, HostSize, Row};
 use crate::sender::{Identity, Link, SenderError};
 use crate::settings::Settings;
@@ -245,7 +246,19 @@ pub(crate) async fn check(settings: &Settings) {
         LogWay::File(path) => Some(path.as_path()),
         _ => None,
     });
-    let watching = tailer::try_watching(files);
+    let mut of_host = HostLogs::new(HostId([0; 16]), &settings.host_root, if log.enabled { &log.files } else { &[] });
+    match &mut of_host {
+        Ok(of_host) => {
+            of_host.look(clock::boot_ms());
+            for (entry, found) in of_host.found() {
+                let text = format!("log files {} by {}: {}", entry.name, entry.glob.display(), found.len());
+                if found.is_empty() { bad(text) } else { good(text) }
+            }
+        }
+        Err(error) => bad(error.clone()),
+    }
+    let of_host = of_host.iter().flat_map(HostLogs::found).flat_map(|(_, found)| found);
+    let watching = tailer::try_watching(files.chain(of_host));
     match watching.refusal {
         None => good(format!("{} log files, the kernel tells when they are written to", watching.watched)),
         Some(why) => bad(format!(

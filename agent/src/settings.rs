@@ -22,6 +22,9 @@ const SAMPLE_INTERVAL_MS_MAX: u64 = 300_000;
 /// Room for a day of blocks of a small host.
 const SPOOL_BYTES_MIN: u64 = 1 << 20;
 
+/// Entries of log files; each may find many.
+const LOG_FILES_MAX: usize = 32;
+
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SettingsError {
@@ -121,6 +124,40 @@ pub(crate) struct Log {
     pub(crate) exclude: Vec<String>,
     /// Regular expression of a record's first line; empty takes what is indented as belonging to the line before it.
     pub(crate) first_line: String,
+    /// Log files of the host itself.
+    pub(crate) files: Vec<LogFiles>,
+}
+
+/// Log files of the host that are shown as one workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LogFiles {
+    /// What they are called.
+    pub(crate) name: String,
+    /// Where they are, below `host_root`; `*` and `?` match within one name.
+    pub(crate) glob: PathBuf,
+    /// How they are written.
+    #[serde(default)]
+    pub(crate) format: LogFormat,
+    /// Groups them in the console.
+    #[serde(default)]
+    pub(crate) component: String,
+    /// Regular expression of a record's first line; empty as for containers.
+    #[serde(default)]
+    pub(crate) first_line: String,
+}
+
+/// How a log file is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LogFormat {
+    /// A line is a line.
+    #[default]
+    Plain,
+    /// As Docker's driver of that name writes.
+    JsonFile,
+    /// As Kubernetes and Podman's `k8s-file` write.
+    Cri,
 }
 
 impl Default for Settings {
@@ -157,6 +194,7 @@ impl Default for Log {
             include: Vec::new(),
             exclude: Vec::new(),
             first_line: String::new(),
+            files: Vec::new(),
         }
     }
 }
@@ -201,6 +239,16 @@ impl Settings {
         Ok(settings)
     }
 
+    /// Settings of a text, checked.
+    ///
+    /// # Errors
+    /// It cannot be parsed, or a value is not accepted.
+    pub(crate) fn of_text(text: &str) -> Result<Self, SettingsError> {
+        let fail = |error: toml::de::Error| SettingsError::Parse { path: PathBuf::new(), detail: error.to_string() };
+        let settings: Self = toml::from_str(text).map_err(fail)?;
+        settings.check("text").map(|()| settings)
+    }
+
     fn read(path: &Path) -> Result<Self, SettingsError> {
         let fail = |source| SettingsError::Read { path: path.to_owned(), source };
         let bytes = std::fs::metadata(path).map_err(fail)?.len();
@@ -234,6 +282,19 @@ impl Settings {
         accept("spool_bytes_max", &self.spool_bytes_max, self.spool_bytes_max >= SPOOL_BYTES_MIN, &|| {
             format!("{SPOOL_BYTES_MIN} or more")
         })?;
+        accept("log.files", &self.log.files.len(), self.log.files.len() <= LOG_FILES_MAX, &|| {
+            format!("at most {LOG_FILES_MAX} entries")
+        })?;
+        for (at, files) in self.log.files.iter().enumerate() {
+            let is_new = self.log.files.iter().take(at).all(|other| other.name != files.name);
+            let is_named = !files.name.is_empty() && files.name.len() <= limit::NAME_BYTES_MAX / 2;
+            accept("log.files.name", &files.name, is_new && is_named, &|| "a name of its own".to_owned())?;
+            let is_place = files.glob.is_absolute()
+                && files.glob.components().all(|part| !matches!(part, std::path::Component::ParentDir));
+            accept("log.files.glob", &files.glob.display(), is_place, &|| {
+                "an absolute path without .., such as /var/log/nginx/*.log".to_owned()
+            })?;
+        }
         for selector in self.log.include.iter().chain(&self.log.exclude) {
             let fault = keyword::selector_fault(selector);
             accept("log.include and log.exclude", selector, fault.is_none(), &|| {
@@ -328,6 +389,11 @@ mod tests {
             ("spool_bytes_max = 3", &["spool_bytes_max is 3, accepted is 1048576 or more"]),
             ("server.urls = ['http://plain']", &["server.urls is http://plain, accepted is urls like https://"]),
             ("server.proxy = 'socks'", &["server.proxy is socks, accepted is empty, or"]),
+            ("[[log.files]]\nname = 'a'\nglob = 'x.log'", &["log.files.glob is x.log, accepted is an absolute path"]),
+            ("[[log.files]]\nname = 'a'\nglob = '/x/../*'", &["log.files.glob is /x/../*"]),
+            ("[[log.files]]\nname = ''\nglob = '/x'", &["log.files.name is , accepted is a name of its own"]),
+            ("[[log.files]]\nname = 'a'\nglob = '/x'\nformat = 'syslog'", &["unknown variant `syslog`", "`json-file`"]),
+            ("log.include = ['label:x']", &["log.include and log.exclude is label:x", "label:key=value"]),
             ("data_dir = ''", &["data_dir is , accepted is a folder"]),
             (
                 "[[keywords]]\nname = 'x'\nseverity = 'loud'",

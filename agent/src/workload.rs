@@ -139,6 +139,7 @@ impl Workloads {
                 id: workload.instance.id.clone(),
                 entity: workload.entity,
                 path,
+                beneath: None,
                 subject,
                 format: if workload.instance.log_driver == "k8s-file" { Format::Cri } else { Format::JsonFile },
                 first_line: Rc::clone(first_line),

@@ -63,6 +63,12 @@ pub fn seed() -> u64 {
     seed
 }
 
+/// Whether the long loops are asked for: `FOREWARN_TORTURE=1`.
+#[must_use]
+pub fn torture() -> bool {
+    std::env::var("FOREWARN_TORTURE").is_ok_and(|text| text == "1")
+}
+
 /// A small generator for test inputs (splitmix64): the same seed gives the same run everywhere.
 #[derive(Debug, Clone)]
 pub struct Dice(u64);

@@ -228,6 +228,11 @@ pub(crate) enum Reach {
     None(String),
 }
 
+/// Reads a text as each of the engine's state files: for fuzz targets.
+pub(crate) fn read_every_way(text: &[u8]) -> impl std::fmt::Debug {
+    state::read_every_way(text)
+}
+
 /// Looks once: how the engine can be reached, and which containers there are.
 pub(crate) async fn look(place: &Place) -> (Reach, Vec<Instance>) {
     let no_socket = match &place.socket {

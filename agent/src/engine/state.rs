@@ -111,6 +111,11 @@ fn read_one(place: &Place, folder: &Path) -> Option<Instance> {
     .filter(|instance| folder.file_name().is_some_and(|name| name.to_str() == Some(&instance.id)))
 }
 
+/// Reads a text as each of the state files: for fuzz targets.
+pub(super) fn read_every_way(text: &[u8]) -> impl std::fmt::Debug {
+    (serde_json::from_slice::<Config>(text).is_ok(), serde_json::from_slice::<HostConfig>(text).is_ok())
+}
+
 fn parse<T: for<'de> Deserialize<'de>>(path: &Path) -> Option<T> {
     let mut text = Vec::new();
     std::fs::File::open(path).ok()?.take(FILE_BYTES_MAX).read_to_end(&mut text).ok()?;

@@ -122,6 +122,15 @@ pub(crate) fn own_cost() -> (Option<u64>, Option<u64>) {
     (cpu_us, proc_text::value_of(&status, b"VmRSS:").map(|kib| kib * 1024))
 }
 
+/// Reads a text in every way in which kernel texts are read: for fuzz targets.
+pub(crate) fn read_every_way(text: &[u8]) -> impl std::fmt::Debug {
+    let lines = (disk::parse(text), net::parse(text), net::total(text), pressure::parse(text));
+    let points = filesystem::real_mount_points(text).len();
+    let numbers = (proc_text::value_of(text, b"MemTotal:"), proc_text::only_number(text));
+    let rest = (host::read_every_way(text), container::read_every_way(text));
+    format!("{lines:?} {points} {numbers:?} {rest:?}")
+}
+
 /// Lifts the soft limit of open files to the hard one: every container holds a dozen descriptors.
 pub(crate) fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

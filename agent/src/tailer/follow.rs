@@ -9,7 +9,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use memchr::{memchr, memchr_iter, memrchr};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::frame::{Format, Joiner, Line, Record, SPLIT_BYTES};
@@ -111,6 +112,7 @@ struct Open {
 #[derive(Debug)]
 pub(super) struct Follower {
     path: PathBuf,
+    beneath: Option<PathBuf>,
     format: Format,
     begin: Begin,
     open: Option<Open>,
@@ -125,9 +127,19 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    pub(super) fn new(path: PathBuf, format: Format, begin: Begin) -> Self {
+    pub(super) fn new(path: PathBuf, beneath: Option<PathBuf>, format: Format, begin: Begin) -> Self {
         let marked = if let Begin::At(position) = begin { Some(position) } else { None };
-        Self { path, format, begin, open: None, joiner: Joiner::default(), previous: None, marked, settled_at: None }
+        Self {
+            path,
+            beneath,
+            format,
+            begin,
+            open: None,
+            joiner: Joiner::default(),
+            previous: None,
+            marked,
+            settled_at: None,
+        }
     }
 
     /// Takes the position as it is now for the next checkpoint.
@@ -189,7 +201,7 @@ impl Follower {
 
     /// Opens the file for the first time. `false` while there is none.
     fn open_first(&mut self, progress: &mut Progress) -> bool {
-        let Ok(file) = open_log(&self.path) else { return false };
+        let Ok(file) = open_log(&self.path, self.beneath.as_deref()) else { return false };
         let open = match self.begin {
             // A new log may have rotated before the first look: its oldest file comes first.
             Begin::Start => Open::new(self.rotated().last().unwrap_or(file), 0),
@@ -231,7 +243,7 @@ impl Follower {
         (1..=ROTATED_MAX).map_while(|number| {
             let mut name = self.path.as_os_str().to_owned();
             name.push(format!(".{number}"));
-            open_log(&PathBuf::from(name)).ok()
+            open_log(&PathBuf::from(name), self.beneath.as_deref()).ok()
         })
     }
 
@@ -248,7 +260,7 @@ impl Follower {
             self.settled_at = is_settled.then_some(changed_at);
             return None;
         }
-        let current = open_log(&self.path).ok()?;
+        let current = open_log(&self.path, self.beneath.as_deref()).ok()?;
         // Between two looks a log may rotate more than once: the one made right after the held one is next.
         let mut newer = None;
         for file in self.rotated() {
@@ -443,10 +455,22 @@ fn take_record(
     }
 }
 
-/// Opens a log. A name may have become a link, a pipe or a device since it was chosen: none of them is read.
-pub(super) fn open_log(path: &Path) -> io::Result<File> {
+/// Opens a log. A name may have become a link, a pipe or a device since it was chosen: none of them is read, nor is
+/// a link followed on the way below `beneath`.
+pub(super) fn open_log(path: &Path, beneath: Option<&Path>) -> io::Result<File> {
     let how = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = File::from(rustix::fs::open(path, how, Mode::empty())?);
+    let below = beneath.and_then(|base| Some((base, path.strip_prefix(base).ok()?)));
+    let opened = below.map(|(base, rest)| {
+        let folder = rustix::fs::open(base, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        rustix::fs::openat2(folder, rest, how, Mode::empty(), within)
+    });
+    let opened = match opened {
+        // Kernels before 5.6 do not know it; the last name is still no link.
+        None | Some(Err(Errno::NOSYS)) => rustix::fs::open(path, how, Mode::empty()),
+        Some(opened) => opened,
+    };
+    let file = File::from(opened?);
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no regular file")) }
 }
 

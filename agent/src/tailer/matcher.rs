@@ -94,7 +94,7 @@ impl Scan {
                 let end = near.or_else(|| memchr(b'\n', rest)).map_or(rest.len(), |end| end + 1);
                 fold.clear();
                 fold.extend_from_slice(&rest[..end]);
-                fold.make_ascii_lowercase();
+                fold_case(fold);
                 self.folded.iter().for_each(|searcher| find_lines(searcher, fold, from, starts));
                 from += end;
             }
@@ -104,6 +104,22 @@ impl Scan {
             starts.dedup();
         }
     }
+}
+
+/// ASCII letters to lower case, eight bytes at a time: as quick where code is compiled to be small.
+pub(super) fn fold_case(text: &mut [u8]) {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let (words, rest) = text.as_chunks_mut::<8>();
+    for word in words {
+        let bytes = u64::from_le_bytes(*word);
+        let low = bytes & (0x7f * ONES);
+        // The top bit of a byte tells whether it is at least `A`, and whether it is beyond `Z`.
+        let from_a = low + (0x80 - u64::from(b'A')) * ONES;
+        let beyond_z = low + (0x7f - u64::from(b'Z')) * ONES;
+        let is_upper = (from_a ^ beyond_z) & !bytes & (0x80 * ONES);
+        *word = (bytes | is_upper >> 2).to_le_bytes();
+    }
+    rest.make_ascii_lowercase();
 }
 
 /// The longest part of a text that is in a log file as it was printed.

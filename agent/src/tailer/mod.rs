@@ -5,9 +5,11 @@
 
 mod follow;
 mod frame;
+mod glob;
 mod group;
 mod mask;
 mod matcher;
+pub(crate) mod probe;
 mod wake;
 
 use std::collections::{BTreeMap, HashMap};
@@ -25,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use follow::{Begin, Follower, Position, Seen, Sink};
 pub(crate) use frame::Format;
 use frame::{Joiner, Record};
+pub(crate) use glob::{find, identity};
 pub(crate) use group::FirstLine;
 use group::Group;
 use mask::Masks;
@@ -71,6 +74,8 @@ pub(crate) struct Source {
     pub(crate) entity: EntityId,
     /// The file; `None` when lines are fed.
     pub(crate) path: Option<PathBuf>,
+    /// Below this folder no link is followed on the way to the file.
+    pub(crate) beneath: Option<PathBuf>,
     /// Whose log it is, as the rules select it.
     pub(crate) subject: Subject,
     /// How the file is written.
@@ -266,7 +271,10 @@ impl Tailer {
                 None => {
                     let earlier = self.earlier.remove(&source.id).map(Begin::At);
                     let begin = earlier.unwrap_or(if source.is_old { Begin::End } else { Begin::Start });
-                    let follower = source.path.clone().map(|path| Follower::new(path, source.format, begin));
+                    let follower = source
+                        .path
+                        .clone()
+                        .map(|path| Follower::new(path, source.beneath.clone(), source.format, begin));
                     Tracked {
                         source,
                         follower,
@@ -346,7 +354,9 @@ impl Tailer {
         if unwatched {
             pace.unwatched_at_ms = boot_ms + pace.interval_ms;
         }
-        let pause_ms = if bytes > BUSY_BYTES { pace.interval_ms / BUSY_SHARE } else { pace.interval_ms };
+        // The first line after a rest may be the first of a storm, and a storm may rotate its log many times a second.
+        let is_soon = bytes > BUSY_BYTES || !pace.is_gathering;
+        let pause_ms = if is_soon { pace.interval_ms / BUSY_SHARE } else { pace.interval_ms };
         pace.quiet_until_ms = boot_ms + pause_ms;
         pace.is_gathering = bytes > 0 || !touched.marks.is_empty() || self.tracked.iter().any(|log| log.is_dirty);
         pace.is_due = more;
@@ -669,11 +679,38 @@ impl Surroundings<'_> {
     }
 }
 
+/// Follows one log from its start to its end: lines and hits. For benches.
+pub(crate) fn follow_all(path: &Path, format: u8, rules: &[KeywordRule]) -> Result<(u64, u64), String> {
+    let mut tailer = Tailer::new(rules, &[], None).map_err(|error| error.to_string())?;
+    tailer.set_sources([Source {
+        id: String::new(),
+        entity: EntityId(0),
+        path: Some(path.to_owned()),
+        beneath: None,
+        subject: Subject::default(),
+        format: [Format::Plain, Format::JsonFile, Format::Cri][usize::from(format) % 3],
+        first_line: Rc::default(),
+        is_old: false,
+        is_running: true,
+    }]);
+    let mut boot_ms = 0;
+    while tailer.due_ms() <= boot_ms {
+        tailer.look(boot_ms, boot_ms);
+        boot_ms += i64::from(!tailer.pace.is_due);
+    }
+    let (mut lines, mut hits) = (0, 0);
+    tailer.take_counts(|_, counts| {
+        lines += counts.lines;
+        hits += counts.hits.values().sum::<u64>();
+    });
+    Ok((lines, hits))
+}
+
 /// How files at these paths would be watched by now.
 #[must_use]
 pub(crate) fn try_watching<'a>(paths: impl Iterator<Item = &'a Path>) -> Watching {
     let mut wake = Wake::new();
-    let files: Vec<File> = paths.filter_map(|path| follow::open_log(path).ok()).collect();
+    let files: Vec<File> = paths.filter_map(|path| follow::open_log(path, None).ok()).collect();
     let watched = files.iter().filter(|file| wake.watch(file).is_some()).count();
     let unwatched = files.len() - watched;
     Watching { watched, unwatched, refusal: wake.refusal().filter(|_| unwatched > 0) }

@@ -34,6 +34,7 @@ fn source(path: &Path, format: Format, is_old: bool) -> Source {
         id: "c1".to_owned(),
         entity: entity(),
         path: Some(path.to_owned()),
+        beneath: None,
         subject: Subject { name: "shop-db".to_owned(), image: "mysql:8".to_owned(), ..Subject::default() },
         format,
         first_line: Rc::default(),
@@ -652,6 +653,28 @@ fn a_log_that_rotates_its_oldest_file_away_goes_on_with_the_next_and_says_that_i
     assert_eq!(counts(&mut tailer), Counts { lines: 3, bytes: 6, lost_bytes: 1, ..Counts::default() });
 }
 
+#[test]
+fn no_link_is_followed_below_the_folder_that_the_settings_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir_all(at("logs/app")).unwrap();
+    fs::create_dir(at("outside")).unwrap();
+    append(&at("outside/a.log"), b"secret\n");
+    append(&at("logs/app/a.log"), b"1\n");
+    let source = Source { beneath: Some(at("logs")), ..source(&at("logs/app/a.log"), Format::Plain, false) };
+    let mut tailer = Tailer::new(&[], &[], None).unwrap();
+    tailer.set_sources([source.clone()]);
+    tailer.poll(0);
+    // The folder is exchanged for a link by whoever may write there.
+    fs::rename(at("logs/app"), at("logs/was")).unwrap();
+    std::os::unix::fs::symlink(at("outside"), at("logs/app")).unwrap();
+    tailer.poll(0);
+    let mut later = Tailer::new(&[], &[], None).unwrap();
+    later.set_sources([source]);
+    later.poll(0);
+    assert_eq!((counts(&mut tailer).lines, counts(&mut later).lines), (1, 0));
+}
+
 /// What may happen to a log between two looks.
 #[derive(Debug, Clone)]
 enum Step {
@@ -838,6 +861,13 @@ proptest! {
         lines in proptest::collection::vec("(error|数据库|fatal|<b>|a\tb|say \"no\"|x\\\\y|wArN|stdout|stream| |[a-z]{0,4}|\\\\|\"){0,6}\n", 0..12),
     ) {
         check_ways(&lines)?;
+    }
+
+    #[test]
+    fn case_is_folded_as_the_library_folds_it(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+        let mut folded = bytes.clone();
+        matcher::fold_case(&mut folded);
+        prop_assert_eq!(folded, bytes.to_ascii_lowercase());
     }
 
     #[test]

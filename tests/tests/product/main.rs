@@ -14,3 +14,4 @@ mod outage;
 mod packaging;
 mod parts;
 mod site;
+mod storm;

@@ -12,7 +12,7 @@ STATIC := RUSTFLAGS="-C target-feature=+crt-static"
 HOST  := $(shell rustc -vV | sed -n 's/^host: //p')
 
 .DEFAULT_GOAL := help
-.PHONY: help fuzz warnbench openapi run demo fleet bench-store build test check machine house fmt fmt-check lint doc unit console console-test product images bundle
+.PHONY: torture help fuzz warnbench openapi run demo fleet bench-store build test check machine house fmt fmt-check lint doc unit console console-test product images bundle
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -101,6 +101,11 @@ warnbench: ## Replay the benchmark in WARNBENCH with the shipped code; fails whe
 	@test -s "$(AGAINST)" || ! $(PYTHON) -c 'import numpy' 2>/dev/null || \
 		$(PYTHON) $(WARNBENCH)/baselines.py --manifest $(WARNBENCH)/manifest-dev.json --out target/warnbench --only kcm_lite
 	@target/release/examples/warnbench $(WARNBENCH) $$(test -s "$(AGAINST)" && echo --against "$(AGAINST)")
+
+TORTURE_ROUNDS ?= 200
+
+torture: tests/browser/node_modules/.package-lock.json ## Kill servers and database nodes and cut networks TORTURE_ROUNDS times under load (default 200)
+	FOREWARN_TORTURE_ROUNDS=$(TORTURE_ROUNDS) $(CARGO) test --locked -p forewarn-tests --test product cluster:: -- --nocapture
 
 images: ## Both FROM scratch images from target/release, with the docker at hand
 	packaging/images.sh

@@ -14,6 +14,7 @@ pub mod database;
 pub mod engine;
 pub mod filesystem;
 pub mod folder;
+pub mod galera;
 pub mod http;
 pub mod network;
 pub mod process;
@@ -61,6 +62,12 @@ pub fn seed() -> u64 {
     let seed = given.unwrap_or_else(|| now_ms().unsigned_abs());
     eprintln!("seed: FOREWARN_TEST_SEED={seed}");
     seed
+}
+
+/// How many rounds of faults a torture test makes: `FOREWARN_TORTURE_ROUNDS`, else a few.
+#[must_use]
+pub fn torture_rounds(few: u64) -> u64 {
+    std::env::var("FOREWARN_TORTURE_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(few)
 }
 
 /// A small generator for test inputs (splitmix64): the same seed gives the same run everywhere.

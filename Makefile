@@ -108,6 +108,12 @@ BENCH_MINUTES ?= 3
 bench-agent: build ## What the agent costs, for BENCH_MINUTES, beside installed peers (needs root, a quiet machine)
 	$(CARGO) run --locked -q -p forewarn-tests --example bench_agent -- --minutes $(BENCH_MINUTES)
 
+TORTURE_ROUNDS ?= 200
+
+torture: build tests/browser/node_modules/.package-lock.json ## The long loops (needs root, prints its seeds): the tailer's model, log storms, TORTURE_ROUNDS of killed servers, databases and networks
+	PROPTEST_CASES=20000 $(CARGO) test --locked -p forewarn-agent --lib tailer
+	FOREWARN_TORTURE_ROUNDS=$(TORTURE_ROUNDS) $(CARGO) test --locked -p forewarn-tests --test product -- storm:: cluster:: --nocapture --test-threads 1
+
 images: ## Both FROM scratch images from target/release, with the docker at hand
 	packaging/images.sh
 
@@ -130,10 +136,6 @@ fuzz: ## Fuzz every parser of bytes from outside, FUZZ_SECONDS each (needs a nig
 	$(call fuzz,agent,log)
 	$(call fuzz,agent,text)
 	$(call fuzz,agent,settings)
-
-torture: ## The long loops of the log path: model tests of the tailer, storms on a real engine (needs root; prints its seed)
-	PROPTEST_CASES=20000 $(CARGO) test --locked -p forewarn-agent --lib tailer
-	FOREWARN_TORTURE=1 $(CARGO) test --locked -p forewarn-tests --test product storm -- --nocapture --test-threads 1
 
 bench-scan: ## The log path beside bare aho-corasick and regex, in the profile that ships
 	$(CARGO) bench --locked -p forewarn-agent --profile agent --bench scan

@@ -16,6 +16,8 @@ need docker.io command_at dockerd
 need docker-cli command_at docker
 need iptables command_at iptables
 need mariadb-server command_at mariadbd
+need galera-4 test -e /usr/lib/galera/libgalera_smm.so
+need rsync command_at rsync
 need chromium command_at chromium
 need busybox-static test -x /bin/busybox
 need iproute2 command_at ip

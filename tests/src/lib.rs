@@ -14,6 +14,7 @@ pub mod database;
 pub mod engine;
 pub mod filesystem;
 pub mod folder;
+pub mod galera;
 pub mod http;
 pub mod network;
 pub mod process;
@@ -63,10 +64,16 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// Whether the long loops are asked for: `FOREWARN_TORTURE=1`.
+/// How large a torture test is made: `FOREWARN_TORTURE_ROUNDS` (which `make torture` sets), else a few.
 #[must_use]
-pub fn torture() -> bool {
-    std::env::var("FOREWARN_TORTURE").is_ok_and(|text| text == "1")
+pub fn torture_rounds(few: u64) -> u64 {
+    torture().unwrap_or(few)
+}
+
+/// The rounds asked for by `make torture`; absent in an everyday run.
+#[must_use]
+pub fn torture() -> Option<u64> {
+    std::env::var("FOREWARN_TORTURE_ROUNDS").ok().and_then(|text| text.parse().ok())
 }
 
 /// A small generator for test inputs (splitmix64): the same seed gives the same run everywhere.

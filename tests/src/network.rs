@@ -163,3 +163,82 @@ impl Cable {
         Ok(())
     }
 }
+
+/// A switch with hosts of their own plugged in, and this machine: all on one network, without a route to anywhere.
+#[derive(Debug)]
+pub struct Switch {
+    box_namespace: Namespace,
+    network: String,
+    hosts: Vec<(Namespace, String)>,
+}
+
+impl Switch {
+    /// Makes a switch with `count` hosts (at most six).
+    ///
+    /// # Errors
+    /// When the links cannot be made.
+    pub fn new(count: u8) -> Result<Self> {
+        let third = NEXT.fetch_add(1, Ordering::SeqCst) % 250;
+        let network = format!("10.{}.{third}", std::process::id() % 200 + 20);
+        let mut switch = Self { box_namespace: Namespace::new()?, network, hosts: Vec::new() };
+        run(switch.box_namespace.command("ip").args(["link", "add", "bridge", "type", "bridge"]))?;
+        run(switch.box_namespace.command("ip").args(["link", "set", "bridge", "up"]))?;
+        switch.plug(None, 254)?;
+        for number in 1..=count {
+            let host = Namespace::new()?;
+            let link = switch.plug(Some(&host), number)?;
+            switch.hosts.push((host, link));
+        }
+        Ok(switch)
+    }
+
+    fn plug(&self, host: Option<&Namespace>, number: u8) -> Result<String> {
+        let (near, far) = (next_name("a"), next_name("b"));
+        run(Command::new("ip").args(["link", "add", &near, "type", "veth", "peer", "name", &far]))?;
+        run(Command::new("ip").args(["link", "set", &far, "netns", self.box_namespace.name()]))?;
+        run(self.box_namespace.command("ip").args(["link", "set", &far, "master", "bridge", "up"]))?;
+        let place = host.map_or(Place::Here, Place::In);
+        if let Place::In(host) = place {
+            run(Command::new("ip").args(["link", "set", &near, "netns", host.name()]))?;
+        }
+        run(place.ip().args(["addr", "add", &format!("{}.{number}/24", self.network), "dev", &near]))?;
+        run(place.ip().args(["link", "set", &near, "up"]))?;
+        Ok(near)
+    }
+
+    /// The address of a host, from 0.
+    #[must_use]
+    pub fn address(&self, host: usize) -> String {
+        format!("{}.{}", self.network, host + 1)
+    }
+
+    /// The namespace of a host.
+    #[must_use]
+    pub fn host(&self, host: usize) -> &Namespace {
+        &self.hosts[host].0
+    }
+
+    /// Cuts a host off from the other hosts; this machine still reaches it. Nothing is reset, packets are lost.
+    ///
+    /// # Errors
+    /// When iptables is missing.
+    pub fn cut(&self, host: usize) -> Result<()> {
+        self.firewall(host, "-A")
+    }
+
+    /// Ends a cut.
+    ///
+    /// # Errors
+    /// When it was not cut.
+    pub fn heal(&self, host: usize) -> Result<()> {
+        self.firewall(host, "-D")
+    }
+
+    fn firewall(&self, host: usize, change: &str) -> Result<()> {
+        let (namespace, link) = &self.hosts[host];
+        let others = format!("{}.0/29", self.network);
+        run(namespace.command("iptables").args([change, "INPUT", "-i", link, "-s", &others, "-j", "DROP"]))?;
+        run(namespace.command("iptables").args([change, "OUTPUT", "-o", link, "-d", &others, "-j", "DROP"]))?;
+        Ok(())
+    }
+}

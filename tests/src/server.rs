@@ -70,7 +70,11 @@ impl Server {
         Self::at(&store.url(), settings)
     }
 
-    fn at(url: &str, settings: &str) -> Result<Self> {
+    /// Prepares a server on a database by its URL.
+    ///
+    /// # Errors
+    /// When the TOML is malformed or no port can be had.
+    pub fn at(url: &str, settings: &str) -> Result<Self> {
         let mut daemon = Daemon::new("server", settings)?;
         let (console_port, agent_port) = (free_port()?, free_port()?);
         daemon.change("database.url", url.to_owned());

@@ -51,7 +51,7 @@ impl Refused {
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(_) => {
+            StoreError::Unavailable(_) | StoreError::Busy => {
                 tracing::warn!(%error, "a request was refused because the database does not answer");
                 let detail = "the database does not answer; nothing was stored, try again";
                 let retry_after_s = Some(5);

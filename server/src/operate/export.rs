@@ -23,7 +23,7 @@ const DEFAULT_SPAN_MS: i64 = 86_400_000;
 
 /// What is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+enum Format {
     /// Text with a header line.
     Csv,
     /// Columns, for DuckDB, pandas, Spark and their like.

@@ -15,7 +15,7 @@ use forewarn_common::id::random_u64;
 use tokio::sync::Semaphore;
 
 use super::StoreError;
-use super::mysql::MysqlConnection;
+use super::mysql::{MysqlConnection, Nodes};
 
 /// Connections for reading (SQLite), or for everything (MySQL).
 const CONNECTIONS_MAX: usize = 6;
@@ -61,10 +61,10 @@ macro_rules! insert_many {
 pub(super) use insert_many;
 
 /// Where the database is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Place {
-    /// The whole URL.
-    Mysql(String),
+    /// What the URL names.
+    Mysql(Nodes),
     /// The path after `sqlite://`.
     Sqlite(PathBuf),
 }
@@ -79,7 +79,7 @@ impl Place {
             return Ok(Self::Sqlite(PathBuf::from(path)));
         }
         if url.starts_with("mysql://") {
-            return Ok(Self::Mysql(url.to_owned()));
+            return Ok(Self::Mysql(Nodes::of(url)));
         }
         Err(StoreError::Setup("database url must start with sqlite:// or mysql://".into()))
     }
@@ -91,7 +91,7 @@ impl Place {
 
     fn open(&self, cache_kib: u32) -> ConnectionResult<Conn> {
         match self {
-            Self::Mysql(url) => MysqlConnection::open(url).map(Conn::Mysql),
+            Self::Mysql(nodes) => nodes.open().map(Conn::Mysql),
             Self::Sqlite(path) => open_sqlite(path, cache_kib).map(Conn::Sqlite),
         }
     }
@@ -272,6 +272,7 @@ impl Pool {
         // thread that the database hangs is given up, with its permit.
         let held = Arc::new(Mutex::new(None));
         let given_up = Arc::clone(&held);
+        let idle = Arc::clone(&lane);
         let all = async move {
             let permit = Arc::clone(&lane.permits).acquire_owned().await.map_err(|_| StoreError::Busy)?;
             *held.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
@@ -289,6 +290,8 @@ impl Pool {
             thread.await.map_err(|error| StoreError::Unavailable(error.to_string()))?
         };
         let Ok(result) = tokio::time::timeout(ANSWER_FOR, all).await else {
+            // The other connections lead to the same place.
+            idle.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
             drop(given_up.lock().unwrap_or_else(PoisonError::into_inner).take());
             return Err(StoreError::Unavailable(format!("no answer within {} s", ANSWER_FOR.as_secs())));
         };

@@ -3,6 +3,8 @@
 //! Only delegation, and how a connection is opened. No query of the product belongs here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use diesel::connection::{
@@ -16,7 +18,7 @@ use diesel::sql_types::TypeMetadata;
 use diesel::{ConnectionError, ConnectionResult, QueryResult};
 use diesel_async::AsyncMysqlConnection;
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
-use mysql_async::{Opts, OptsBuilder};
+use mysql_async::{Opts, OptsBuilder, SslOpts};
 
 type Inner = AsyncConnectionWrapper<AsyncMysqlConnection>;
 
@@ -26,24 +28,85 @@ const CONNECT_FOR: Duration = Duration::from_secs(5);
 /// What each session says first. Strict whatever the server's own mode is: nothing is cut or bent in silence.
 /// English messages, because "try restarting transaction" is how a deadlock is told. Row locks without gaps:
 /// every race is decided by a unique key or a compare-and-set.
-const SESSION: [&str; 3] = [
+/// The last asks for a row: a node of a cluster that lost its majority takes SET, but answers no question.
+const SESSION: [&str; 4] = [
     "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
     "SET SESSION lc_messages = 'en_US'",
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    "SELECT 1",
 ];
+
+/// The parameter of the URL that names the CA of the database's certificate, PEM.
+const CA_FILE: &str = "ca_file=";
+
+/// The nodes that a URL names, `mysql://user:password@one:3306,two:3306/database`, and which of them answered last.
+#[derive(Debug, Clone)]
+pub(super) struct Nodes {
+    urls: Vec<String>,
+    ca_file: Option<String>,
+    last: Arc<AtomicUsize>,
+}
+
+impl PartialEq for Nodes {
+    fn eq(&self, other: &Self) -> bool {
+        self.urls == other.urls
+    }
+}
+
+impl Nodes {
+    /// Takes a URL apart: one a node, without our own parameter.
+    pub(super) fn of(url: &str) -> Self {
+        let rest = url.strip_prefix("mysql://").unwrap_or(url);
+        let (before, query) = rest.split_once('?').map_or((rest, None), |(before, query)| (before, Some(query)));
+        let (authority, path) = before.split_once('/').unwrap_or((before, ""));
+        let (user, hosts) = authority.rsplit_once('@').map_or((None, authority), |(user, hosts)| (Some(user), hosts));
+        let ours = query.into_iter().flat_map(|query| query.split('&')).find_map(|part| part.strip_prefix(CA_FILE));
+        let theirs: Vec<&str> =
+            query.into_iter().flat_map(|query| query.split('&')).filter(|part| !part.starts_with(CA_FILE)).collect();
+        let user = user.map(|user| format!("{user}@")).unwrap_or_default();
+        let query = if theirs.is_empty() { String::new() } else { format!("?{}", theirs.join("&")) };
+        let urls = hosts.split(',').map(|host| format!("mysql://{user}{host}/{path}{query}")).collect();
+        Self { urls, ca_file: ours.map(str::to_owned), last: Arc::default() }
+    }
+
+    /// Connects to the node that answered last, or to the next one that answers.
+    pub(super) fn open(&self) -> ConnectionResult<MysqlConnection> {
+        let first = self.last.load(Ordering::Relaxed);
+        let mut failed = None;
+        for step in 0..self.urls.len() {
+            let number = (first + step) % self.urls.len();
+            match MysqlConnection::open(&self.urls[number], self.ca_file.as_deref()) {
+                Ok(connection) => {
+                    self.last.store(number, Ordering::Relaxed);
+                    return Ok(connection);
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(failed.unwrap_or_else(|| ConnectionError::InvalidConnectionUrl("no host in the database url".into())))
+    }
+}
 
 /// A MySQL connection that blocks; to be used on a blocking thread of a tokio runtime.
 pub(super) struct MysqlConnection(Inner);
 
 impl MysqlConnection {
     /// Connects; names are looked up without the C library's resolver.
-    pub(super) fn open(url: &str) -> ConnectionResult<Self> {
+    fn open(url: &str, ca_file: Option<&str>) -> ConnectionResult<Self> {
         let runtime = tokio::runtime::Handle::try_current().map_err(bad)?;
         let opts = Opts::from_url(url).map_err(|error| ConnectionError::InvalidConnectionUrl(error.to_string()))?;
         let connection = runtime.block_on(async {
             let work = async {
                 let resolved = resolve(opts.ip_or_hostname()).await?;
+                let ssl = match ca_file {
+                    Some(file) => {
+                        let known = opts.ssl_opts().cloned().unwrap_or_else(SslOpts::default);
+                        Some(known.with_root_certs(vec![std::path::PathBuf::from(file).into()]))
+                    }
+                    None => opts.ssl_opts().cloned(),
+                };
                 let builder = OptsBuilder::from_opts(opts)
+                    .ssl_opts(ssl)
                     .resolved_ips(resolved)
                     .prefer_socket(false)
                     .stmt_cache_size(0)
@@ -90,7 +153,7 @@ impl Connection for MysqlConnection {
     type TransactionManager = Transactions;
 
     fn establish(url: &str) -> ConnectionResult<Self> {
-        Self::open(url)
+        Self::open(url, None)
     }
 
     fn execute_returning_count<T>(&mut self, source: &T) -> QueryResult<usize>
@@ -174,5 +237,23 @@ impl MultiConnectionHelper for MysqlConnection {
 
     fn from_any(lookup: &mut dyn std::any::Any) -> Option<&mut <Self::Backend as TypeMetadata>::MetadataLookup> {
         lookup.downcast_mut()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Nodes;
+
+    #[test]
+    fn a_url_may_name_several_nodes_and_a_ca() {
+        let nodes = Nodes::of("mysql://u:p%40x@one:3306,two:3307/fw?require_ssl=true&ca_file=/etc/db.pem");
+        assert_eq!(
+            nodes.urls,
+            ["mysql://u:p%40x@one:3306/fw?require_ssl=true", "mysql://u:p%40x@two:3307/fw?require_ssl=true"]
+        );
+        assert_eq!(nodes.ca_file.as_deref(), Some("/etc/db.pem"));
+        for plain in ["mysql://u:p@h:1/d", "mysql://h/d?verify_ca=false", "mysql://[::1]:3306/d"] {
+            assert_eq!(Nodes::of(plain).urls, [plain]);
+        }
     }
 }

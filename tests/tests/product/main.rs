@@ -5,6 +5,7 @@
 #![allow(clippy::print_stderr, reason = "a journey tells what it drew and what it measured")]
 
 mod bad_input;
+mod cluster;
 mod console;
 mod container;
 mod fault;

@@ -116,13 +116,16 @@ async fn a_copy_that_was_not_finished_is_refused_by_everybody(place: Place) {
     assert!(refused.starts_with("this database holds a copy that was not finished: empty it"), "{refused}");
 }
 
+/// Tier, start, host, part, bytes.
+type BlockRow = (i16, i64, Vec<u8>, i64, Vec<u8>);
+
 async fn flipped_bits_are_told_with_host_and_span_and_the_rest_goes_on(place: Place) {
     let store = filled(&place).await;
     let sound = archive::verify(&place.url).await.unwrap();
     assert_eq!(sound.damaged, 0, "{:?}", sound.told);
     // One bit in the middle of every fifth block, of both tiers.
     let flip = |connection: &mut Conn| {
-        let rows: Vec<(i16, i64, Vec<u8>, i64, Vec<u8>)> = block::table
+        let rows: Vec<BlockRow> = block::table
             .select((block::tier, block::start_ms, block::host, block::part, block::bytes))
             .order((block::tier, block::start_ms, block::host, block::part))
             .load(connection)?;

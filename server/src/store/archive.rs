@@ -192,6 +192,8 @@ tables! {
         id: String, name: String, kind: String, language: String, severity_min: i16, send: bool, sealed: Vec<u8>,
     }
     rule RuleRow by (id) { id: String, body: String }
+    trained TrainedRow by (id) { id: String, name: String, rule: String, created_ms: i64, body: String }
+    adoption AdoptionRow by (id) { id: String, model: String, rule: String, selection: String, adopted_ms: i64 }
     person PersonRow by (name) { name: String, password_hash: String, created_ms: i64 }
     session SessionRow by (secret_sha256) { secret_sha256: Vec<u8>, person: String, expires_ms: i64 }
     audit AuditRow by (at_ms, nonce) { at_ms: i64, nonce: i64, person: String, action: String, detail: String }

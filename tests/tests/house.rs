@@ -62,7 +62,7 @@ const DEPENDENCY_ROOMS: &[(&str, &[&str])] = &[
     ("diesel_async", &["server/src/store/"]),
     ("diesel_migrations", &["server/src/store/"]),
     ("mysql_async", &["server/src/store/"]),
-    ("augurs", &["server/src/forecast/", "server/src/watch/"]),
+    ("augurs", &["server/src/forecast/", "server/src/watch/", "server/benches/"]),
     ("ndarray", &["server/src/forecast/", "server/src/watch/"]),
     ("linfa", &["server/src/forecast/", "server/src/watch/"]),
     ("sysinfo", &["agent/src/sampler/"]),

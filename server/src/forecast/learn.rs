@@ -290,6 +290,17 @@ impl Memory {
         self.level.len()
     }
 
+    /// About how many bytes the rows take.
+    pub(crate) fn bytes(&self) -> usize {
+        let buckets = self.level.len() * 7 * size_of::<f32>();
+        let states = self.at.len() * (5 + self.errors.len()) * size_of::<f32>();
+        let waiting = self.pending.len() * (size_of::<Pending>() + self.experts.len() * size_of::<f64>());
+        let records: usize = self.records.iter().map(|record| record.at.len() * 3 * size_of::<f32>()).sum();
+        let lines =
+            self.envelopes.iter().map(|(_, _, line)| line.sums.len()).sum::<usize>() + self.level_line.sums.len();
+        buckets + states + waiting + records + lines * size_of::<[f64; 3]>()
+    }
+
     /// Learns one bucket. A missing one comes with the last known value; `void` says that this
     /// value is too old to teach anything, and outcomes across it are not booked. The experts are
     /// asked only where somebody wants to know: now, or when this state's outcome is booked.

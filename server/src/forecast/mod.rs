@@ -13,6 +13,7 @@ pub mod train;
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::model::forecast::{Because, Forecast, Reason, State as Answer};
@@ -20,8 +21,7 @@ use crate::series::{Closed, Gridder};
 use judge::{Scratch, Verdict, judge};
 use learn::Memory;
 pub use settings::{MODEL_VERSION, Model, ModelError, WINDOW_BUCKETS_MAX};
-use standing::Judged;
-pub use standing::Standing;
+use standing::{Judged, Standing, YOUNG_HORIZONS};
 
 const DAY_MS: i64 = 86_400_000;
 /// Past states kept per horizon: closer ones tell nothing new.
@@ -38,6 +38,34 @@ const GAP_BUCKETS_MIN: usize = 96;
 /// carried for months and one rebuilt from the store hold the same buckets.
 const CUT_EVERY_BUCKETS: i64 = 288;
 
+/// A series is calm while it is further from its threshold than this many times the most it ever rose within a
+/// horizon, and this many times its noise, and its probability is as good as none.
+const CALM_RISES: f64 = 2.0;
+const CALM_NOISE: f64 = 6.0;
+const CALM_PROBABILITY: f64 = 0.02;
+
+/// The small part of a state that is worth keeping across restarts: the rest is learnt again from the window.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    standing: Standing,
+    /// Boxed: most series never need a fit, and there is one of these for every series.
+    fitted: Option<Box<slow::Fitted>>,
+}
+
+impl Kept {
+    /// Whether a warning stands.
+    #[must_use]
+    pub fn warned(&self) -> bool {
+        self.standing.warning
+    }
+
+    /// The same without what holds only for the very bucket it was kept at.
+    #[must_use]
+    pub fn standing_only(self) -> Self {
+        Self { fitted: None, ..self }
+    }
+}
+
 /// What is carried from step to step for one series, threshold and horizon.
 #[derive(Clone, Debug)]
 pub struct State {
@@ -46,8 +74,8 @@ pub struct State {
     window: Window,
     memory: Memory,
     scratch: Scratch,
-    /// Bucket number of the last heavy fit, and what it expects.
-    slow: Option<(i64, Option<slow::Course>)>,
+    /// The last heavy fit.
+    slow: Option<slow::Fitted>,
     closed_ms: i64,
     standing: Standing,
     verdict: Verdict,
@@ -151,23 +179,44 @@ impl State {
         self.standing.warning
     }
 
-    /// What would be lost if this state were learnt anew from the retained window.
+    /// What would be lost, or be dear to find again, if this state were learnt anew from the retained window.
     #[must_use]
-    pub fn standing(&self) -> Standing {
-        self.standing
+    pub fn kept(&self) -> Kept {
+        Kept { standing: self.standing, fitted: self.slow.clone().map(Box::new) }
     }
 
-    /// Carries on from what stood before this state was rebuilt.
+    /// Carries on from what was kept of this series when it had been judged up to this bucket.
     #[must_use]
-    pub fn with_standing(mut self, standing: Standing) -> Self {
-        self.standing = standing;
+    pub fn with_kept(mut self, kept: Kept) -> Self {
+        self.standing = kept.standing;
+        self.slow = kept.fitted.map(|fitted| *fitted);
         self
+    }
+
+    /// The level below which nothing in the retained window suggests a crossing soon: the series would have to
+    /// rise twice as far within a horizon as it ever did. None while the last probability is more than nothing.
+    #[must_use]
+    pub fn calm_below(&self, threshold: f64) -> Option<f64> {
+        let m = &self.memory;
+        let rises = m.at.iter().zip(&m.outcome).map(|(at, best)| best - f64::from(m.level[*at as usize]));
+        let most = rises.fold(0.0_f64, f64::max);
+        let calm = threshold - CALM_RISES * most - CALM_NOISE * m.noise;
+        let known = m.len() >= YOUNG_HORIZONS * m.horizon && self.verdict.probability < CALM_PROBABILITY;
+        (known && !self.standing.warning && calm.is_finite()).then_some(calm)
+    }
+
+    /// About how many bytes this state takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let weights = 2 * self.memory.at.len() * size_of::<f32>();
+        size_of::<Self>() + self.window.means.len() * size_of::<f32>() + weights + self.memory.bytes()
     }
 
     /// Lets a warning stand that was given before this state was rebuilt, when no more is known.
     #[must_use]
-    pub fn with_warning(self, standing: bool) -> Self {
-        self.with_standing(Standing::of_warning(standing))
+    pub fn with_warning(mut self, standing: bool) -> Self {
+        self.standing = Standing::of_warning(standing);
+        self
     }
 
     /// Points that came too late for their bucket, or were unusable, so far.
@@ -204,7 +253,7 @@ impl State {
             return;
         }
         let (memory, slow) = (&self.memory, &mut self.slow);
-        let course = || refit(slow, memory, number)?.judge(memory.len() - 1, memory.horizon, threshold).into();
+        let course = || Some(refit(slow, memory, number)?.judge(number, memory.horizon, threshold));
         self.verdict = judge(memory, course, threshold, model, &mut self.scratch);
         let judged = Judged { number, probability: self.verdict.probability, over };
         self.standing.confirm(judged, self.memory.horizon, self.memory.len(), model);
@@ -231,19 +280,14 @@ impl State {
 
 /// Refits the heavy expert at fixed bucket numbers, from the data up to that bucket, so that it
 /// does not matter when the state was built or when the expert was first asked.
-fn refit<'a>(
-    slow: &'a mut Option<(i64, Option<slow::Course>)>,
-    memory: &Memory,
-    number: i64,
-) -> Option<&'a slow::Course> {
+fn refit<'a>(slow: &'a mut Option<slow::Fitted>, memory: &Memory, number: i64) -> Option<&'a slow::Course> {
     let every = slow::refit_buckets(memory.horizon) as i64;
     let due = number - number.rem_euclid(every);
-    if slow.as_ref().is_none_or(|s| s.0 != due) {
-        let back = (number - due) as usize;
-        let end = memory.len() - 1;
-        *slow = Some((due, end.checked_sub(back).and_then(|end| slow::fit(memory, end))));
+    if slow.as_ref().is_none_or(|fitted| fitted.due != due) {
+        let end = (memory.len() - 1).checked_sub((number - due) as usize);
+        *slow = Some(slow::Fitted { due, course: end.and_then(|end| slow::fit(memory, end, due)) });
     }
-    slow.as_ref().and_then(|s| s.1.as_ref())
+    slow.as_ref()?.course.as_ref()
 }
 
 /// Whether the newest bucket has a sample and is over.
@@ -324,7 +368,8 @@ fn advance(
     let cut_at = newest - newest.rem_euclid(CUT_EVERY_BUCKETS);
     let oldest_ms = cut_at.saturating_sub(model.window_buckets as i64).saturating_mul(step_ms);
     if state.horizon_ms != horizon_ms || (state.closed_ms != 0 && state.closed_ms <= oldest_ms) {
-        state = State::new(horizon_ms, model).with_standing(state.standing);
+        let standing = state.standing;
+        state = State { standing, ..State::new(horizon_ms, model) };
     }
     let mut points: Vec<(i64, f64)> =
         new_points.iter().copied().filter(|p| p.0 > oldest_ms && p.0 <= now_ms.saturating_add(step_ms)).collect();
@@ -426,8 +471,8 @@ fn reasons(state: &State, model: &Model) -> Vec<Because> {
     if m.now.cap.is_finite() {
         because.push(Because::Sawtooth { period_ms: (m.now.tooth_period * step_ms as f64) as i64, top: m.now.cap });
     }
-    if let (Some(probability), Some((number, Some(_)))) = (v.slow, &state.slow) {
-        let age_ms = state.closed_ms - number * step_ms;
+    if let (Some(probability), Some(fitted)) = (v.slow, &state.slow) {
+        let age_ms = state.closed_ms - fitted.due * step_ms;
         because.push(Because::Decomposition { probability, age_ms });
     }
     if let Some(since) = m.now.since_reset {

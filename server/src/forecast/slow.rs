@@ -5,6 +5,7 @@
 use augurs::ets::AutoETS;
 use augurs::mstl::MSTLModel;
 use augurs::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::judge::upper_tail;
 use super::learn::Memory;
@@ -23,15 +24,23 @@ const FLAT_RATIO: f64 = 1e-7;
 /// The interval that spans one standard deviation.
 const ONE_SIGMA: f64 = 0.6827;
 
+/// A fit, and the bucket number it was due at.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Fitted {
+    pub(crate) due: i64,
+    /// Nothing where there was too little to fit.
+    pub(crate) course: Option<Course>,
+}
+
 /// What the last fit expects.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Course {
-    /// Bucket (number in memory) after which the course begins.
-    pub(crate) from: usize,
+    /// Bucket number after which the course begins.
+    from: i64,
     /// Buckets per point.
-    pub(crate) stride: usize,
-    mean: Vec<f64>,
-    sigma: Vec<f64>,
+    stride: i64,
+    mean: Vec<f32>,
+    sigma: Vec<f32>,
 }
 
 /// Buckets between two fits.
@@ -39,8 +48,8 @@ pub(crate) fn refit_buckets(horizon: usize) -> usize {
     (horizon / REFITS_PER_HORIZON).max(1)
 }
 
-/// Fits the history up to bucket `end` (inclusive).
-pub(crate) fn fit(m: &Memory, end: usize) -> Option<Course> {
+/// Fits the history up to bucket `end` of the memory (inclusive), which has the number `from`.
+pub(crate) fn fit(m: &Memory, end: usize, from: i64) -> Option<Course> {
     let stride = (m.horizon / POINTS_PER_HORIZON).max(1);
     let count = ((end + 1) / stride).min(POINTS_MAX);
     if count < POINTS_MIN {
@@ -58,16 +67,22 @@ pub(crate) fn fit(m: &Memory, end: usize) -> Option<Course> {
     // Not the noise of now: a fit must be the same whenever it is made.
     let floor = FLAT_RATIO * high.abs().max(low.abs()).max(VALUE_MIN);
     if span <= floor {
-        return Some(Course { from: end, stride, mean: vec![high; ahead], sigma: vec![floor; ahead] });
+        return Some(Course {
+            from,
+            stride: stride as i64,
+            mean: vec![high as f32; ahead],
+            sigma: vec![floor as f32; ahead],
+        });
     }
     // MSTL computes in f32: ratios of the span keep the digits that matter.
     let ratios: Vec<f64> = points.iter().map(|p| (p - low) / span + 1.0).collect();
     let said = decompose(m, stride, &ratios, ahead)?;
     let intervals = said.intervals?;
-    let mean: Vec<f64> = said.point.iter().map(|p| (p - 1.0) * span + low).collect();
-    let sigma: Vec<f64> = intervals.upper.iter().zip(&said.point).map(|(u, p)| ((u - p) * span).max(floor)).collect();
+    let mean: Vec<f32> = said.point.iter().map(|p| ((p - 1.0) * span + low) as f32).collect();
+    let sigma: Vec<f32> =
+        intervals.upper.iter().zip(&said.point).map(|(u, p)| ((u - p) * span).max(floor) as f32).collect();
     let sound = mean.iter().chain(&sigma).all(|v| v.is_finite());
-    sound.then_some(Course { from: end, stride, mean, sigma })
+    sound.then_some(Course { from, stride: stride as i64, mean, sigma })
 }
 
 fn decompose(m: &Memory, stride: usize, ratios: &[f64], ahead: usize) -> Option<Forecast> {
@@ -87,12 +102,13 @@ fn decompose(m: &Memory, stride: usize, ratios: &[f64], ahead: usize) -> Option<
 
 impl Course {
     /// Probability that some point of the next `horizon` buckets is over.
-    pub(crate) fn judge(&self, now: usize, horizon: usize, threshold: f64) -> f64 {
+    pub(crate) fn judge(&self, now: i64, horizon: usize, threshold: f64) -> f64 {
+        let last = now + horizon as i64 + self.stride;
         let ahead = (1..).map(|i| self.from + i * self.stride);
         ahead
             .zip(self.mean.iter().zip(&self.sigma))
-            .filter(|(at, _)| *at > now && *at <= now + horizon + self.stride)
-            .map(|(_, (mean, sigma))| upper_tail((threshold - mean) / sigma))
+            .filter(|(at, _)| *at > now && *at <= last)
+            .map(|(_, (mean, sigma))| upper_tail((threshold - f64::from(*mean)) / f64::from(*sigma)))
             .fold(0.0, f64::max)
     }
 }

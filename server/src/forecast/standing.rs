@@ -11,7 +11,7 @@ const PATIENCE_HORIZONS: f64 = 1.25;
 /// … or when it was withdrawn after at least this share of one.
 const WITHDRAWN_HORIZONS: f64 = 0.2;
 /// A series younger than this many horizons is not blamed: it could not know better, as with a first tooth.
-const YOUNG_HORIZONS: usize = 4;
+pub(super) const YOUNG_HORIZONS: usize = 4;
 /// Evidence left by a warning that a silence ended.
 const SURE_BUCKET: f64 = 1.0;
 /// Probabilities are kept this far from certainty before they are doubted.
@@ -19,9 +19,9 @@ const SURE: f64 = 1e-6;
 
 /// The part of a state that cannot be learnt again from the retained window. Small, and kept across restarts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Standing {
+pub(super) struct Standing {
     /// Whether a warning stands.
-    pub warning: bool,
+    pub(super) warning: bool,
     /// Evidence for a warning that is not given yet.
     evidence: f64,
     /// Warnings of this series after which nothing came.

@@ -179,6 +179,7 @@ tables! {
         detail: String,
     }
     forecast ForecastRow by (host) { host: Vec<u8>, at_ms: i64, body: String }
+    forecast_state ForecastStateRow by (host) { host: Vec<u8>, at_ms: i64, body: String }
     incident IncidentRow by (id) {
         id: String, open_key: String, rule: String, host: Vec<u8>, entity: i64, instance: String, kind: String,
         state: String, severity: i16, opened_ms: i64, fired_ms: Option<i64>, resolved_ms: Option<i64>, updated_ms: i64,

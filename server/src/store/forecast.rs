@@ -1,11 +1,11 @@
-//! The last forecasts of each host: one row a host, replaced as a whole.
+//! The last forecasts of each host, and what their makers keep between rounds: one row a host, replaced as a whole.
 
 use diesel::prelude::*;
 use forewarn_common::id::{EntityId, HostId};
 use serde::{Deserialize, Serialize};
 
 use super::connection::{Conn, Tx};
-use super::schema::forecast;
+use super::schema::{forecast, forecast_state};
 use super::{Store, StoreError, from_json, host_id, to_json};
 use crate::model::forecast::Forecast;
 use crate::model::series::SeriesKey;
@@ -63,6 +63,44 @@ impl Store {
                         .execute(connection)?;
                 }
                 Ok(())
+            })
+            .await
+    }
+
+    /// Replaces what is kept of a host's forecasts between rounds; only who wrote it knows what it says.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn forecast_state_put(&self, host: HostId, at_ms: i64, body: String) -> Result<(), StoreError> {
+        self.inner
+            .pool
+            .write(move |connection| {
+                let values = (forecast_state::at_ms.eq(at_ms), forecast_state::body.eq(body.as_str()));
+                let row = forecast_state::table.find(host.0.as_slice());
+                if diesel::update(row).set(values).execute(connection)? == 0 {
+                    // Written again with the same bytes a row counts as unchanged on MySQL.
+                    let known: i64 = row.count().get_result(connection)?;
+                    if known == 0 {
+                        diesel::insert_into(forecast_state::table)
+                            .values((forecast_state::host.eq(host.0.as_slice()), values))
+                            .execute(connection)?;
+                    }
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// What is kept of a host's forecasts between rounds, and when it was written.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn forecast_state(&self, host: HostId) -> Result<Option<(i64, String)>, StoreError> {
+        self.inner
+            .pool
+            .read(move |connection| {
+                let row = forecast_state::table.find(host.0.as_slice());
+                Ok(row.select((forecast_state::at_ms, forecast_state::body)).first(connection).optional()?)
             })
             .await
     }

@@ -129,6 +129,14 @@ diesel::table! {
 }
 
 diesel::table! {
+    forecast_state (host) {
+        host -> Binary,
+        at_ms -> BigInt,
+        body -> Text,
+    }
+}
+
+diesel::table! {
     incident (id) {
         id -> Text,
         open_key -> Text,

@@ -22,6 +22,7 @@ on_both_engines!(
     claims_of_many_servers_never_overlap,
     the_last_delivery_of_each_channel_is_known,
     forecasts_of_a_host_are_replaced_as_a_whole,
+    what_is_kept_between_rounds_is_there_after_a_restart,
     a_pending_incident_is_forgotten_and_a_firing_one_is_not,
 );
 
@@ -282,6 +283,21 @@ async fn forecasts_of_a_host_are_replaced_as_a_whole(place: Place) {
     assert_eq!(store.forecasts(one).await.unwrap(), vec![stored(1, "fs_used_ratio", 0.4)]);
     assert_eq!(store.forecasts_all().await.unwrap().len(), 2);
     assert_eq!(store.forecasts(Agent::new(3).host).await.unwrap(), vec![]);
+}
+
+async fn what_is_kept_between_rounds_is_there_after_a_restart(place: Place) {
+    let (one, two) = (Agent::new(1).host, Agent::new(2).host);
+    let store = place.open().await;
+    assert_eq!(store.forecast_state(one).await.unwrap(), None);
+    store.forecast_state_put(one, T0, "a".into()).await.unwrap();
+    store.forecast_state_put(two, T0, "b".into()).await.unwrap();
+    // The same bytes again count as no change on one engine and as one on the other.
+    store.forecast_state_put(two, T0, "b".into()).await.unwrap();
+    store.forecast_state_put(one, T0 + 1, "c".repeat(200_000)).await.unwrap();
+    drop(store);
+    let store = place.open().await;
+    assert_eq!(store.forecast_state(one).await.unwrap(), Some((T0 + 1, "c".repeat(200_000))));
+    assert_eq!(store.forecast_state(two).await.unwrap(), Some((T0, "b".into())));
 }
 
 async fn a_pending_incident_is_forgotten_and_a_firing_one_is_not(place: Place) {

@@ -1,0 +1,81 @@
+//! What a forecast costs: one five-minute step of a series with 14 days of state, as the live path takes it (with the
+//! band), learning those 14 days again, and a heavy fit, beside the library fitting the same 14 days itself.
+//! The path of a live round without its database; nothing is judged here but time.
+//!
+//!     cargo bench -p forewarn-server --bench forecast
+
+#![allow(clippy::unwrap_used, reason = "a bench that cannot set itself up has nothing to measure")]
+#![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
+
+#[path = "../tests/stories/mod.rs"]
+mod stories;
+
+use augurs::ets::AutoETS;
+use augurs::mstl::MSTLModel;
+use augurs::prelude::*;
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use forewarn_server::forecast::{Model, State, learn, step};
+use stories::{DAY, Dice, STEP_MS};
+
+const HORIZONS: [(&str, i64); 3] = [("1h", 12), ("4h", 48), ("24h", 288)];
+const DAYS: usize = 14;
+const THRESHOLD: f64 = 90.0;
+
+/// A load with a day in it that wanders: no special case of any expert.
+fn wandering(buckets: usize) -> Vec<(i64, f64)> {
+    let mut dice = Dice::new(12);
+    let mut level: f64 = 40.0;
+    let value = |i: usize| {
+        level = (level + dice.between(-0.5, 0.5)).clamp(5.0, 80.0);
+        level + 5.0 * (i as f64 / DAY as f64 * std::f64::consts::TAU).sin() + dice.unit()
+    };
+    stories::points(&(0..buckets).map(value).collect::<Vec<_>>())
+}
+
+fn steps(c: &mut Criterion) {
+    let points = wandering(DAYS * DAY + 50);
+    let (past, next) = points.split_at(DAYS * DAY);
+    let now_ms = past.last().unwrap().0;
+    for (name, buckets) in HORIZONS {
+        let horizon_ms = buckets * STEP_MS;
+        for (with, band_points) in [("band", Model::default().band_points), ("no band", 0)] {
+            let model = Model { close_after_ms: 0, band_points, ..Model::default() };
+            let state = learn(State::new(horizon_ms, &model), past, horizon_ms, now_ms, &model);
+            // The first judged step makes room and, on long horizons, may fit: the one after it is the usual one.
+            let state = step(state, &next[..1], THRESHOLD, horizon_ms, next[0].0, &model).0;
+            c.bench_function(&format!("step/{name}/{with}"), |b| {
+                b.iter_batched(
+                    || state.clone(),
+                    |state| step(state, &next[1..2], THRESHOLD, horizon_ms, next[1].0, &model),
+                    BatchSize::LargeInput,
+                );
+            });
+        }
+        let model = Model { close_after_ms: 0, ..Model::default() };
+        c.bench_function(&format!("learn 14 days/{name}"), |b| {
+            b.iter(|| learn(State::new(horizon_ms, &model), past, horizon_ms, now_ms, &model));
+        });
+    }
+}
+
+fn heavy(c: &mut Criterion) {
+    // The library on the grid as it is, and what a fit of ours hands to it: hourly means of the same days.
+    let values: Vec<f64> = wandering(DAYS * DAY).iter().map(|p| p.1 / 100.0).collect();
+    let hourly: Vec<f64> = values.chunks(12).map(|hour| hour.iter().sum::<f64>() / 12.0).collect();
+    let mut group = c.benchmark_group("augurs");
+    group.sample_size(10);
+    for (name, values, day, ahead) in
+        [("14 days of 5 minutes", &values, DAY, DAY), ("14 days of hours, as fitted", &hourly, 24, 30)]
+    {
+        group.bench_function(format!("MSTL + AutoETS/{name}"), |b| {
+            b.iter(|| {
+                let trend = AutoETS::non_seasonal().into_trend_model();
+                MSTLModel::new(vec![day, 7 * day], trend).fit(values).unwrap().predict(ahead, 0.8).unwrap()
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, steps, heavy);
+criterion_main!(benches);

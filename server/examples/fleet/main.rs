@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use forewarn_common::clock;
 use forewarn_common::id::random_u64;
-use forewarn_server::store::Store;
+use forewarn_server::store::{Store, Wanted};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -45,6 +45,18 @@ enum Command {
     Live(Live),
     /// Sends blocks that were made beforehand as fast as it can or at a rate, and says what it cost.
     Load(Load),
+    /// Reads a database that a fleet has filled, first and again, and says how long it took.
+    Read(Read),
+}
+
+#[derive(Args)]
+struct Read {
+    /// The database's URL.
+    #[arg(long)]
+    database: String,
+    /// How many hosts are read cold; each once.
+    #[arg(long, default_value_t = 5)]
+    hosts: usize,
 }
 
 #[derive(Args, Clone)]
@@ -119,7 +131,66 @@ async fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Live(args) => live(args).await,
         Command::Load(args) => load(args).await,
+        Command::Read(args) => read(args).await,
     }
+}
+
+async fn read(args: Read) -> Result<()> {
+    let (store, _) = Store::open(&args.database).await?;
+    store.set_cache_bytes(32 << 20);
+    let hosts = store.hosts().await?;
+    let now_ms = clock::wall_ms();
+    let cpu = || Wanted::Metrics(vec!["cpu_used_ratio".to_owned()]);
+    let hour_ms = 3_600_000;
+    // Each question about other hosts, so that none is warm from the one before.
+    let questions = [
+        ("1 metric x 7 d at 5 min", cpu(), 168 * hour_ms, 300_000, false),
+        ("1 metric x 6 h at 10 s", cpu(), 6 * hour_ms, 10_000, false),
+        ("all series x 14 d at 5 min", Wanted::All, 336 * hour_ms, 300_000, true),
+        ("all series x 14 d at 1 h", Wanted::All, 336 * hour_ms, hour_ms, false),
+    ];
+    for (index, (what, wanted, span_ms, step_ms, means)) in questions.into_iter().enumerate() {
+        let (mut cold, mut hot, mut points) = (Vec::new(), Vec::new(), 0);
+        for host in hosts.iter().skip(index * args.hosts).take(args.hosts) {
+            for turn in 0..4 {
+                let from = Instant::now();
+                let (begin, wanted) = (now_ms - span_ms, wanted.clone());
+                let reading = if means {
+                    store.means(host.id, wanted, begin, now_ms, step_ms).await?
+                } else {
+                    store.read(host.id, wanted, begin, now_ms, step_ms).await?
+                };
+                let times = if turn == 0 { &mut cold } else { &mut hot };
+                times.push(from.elapsed().as_secs_f64() * 1e3);
+                if turn == 0 {
+                    points += reading.series.iter().map(|series| series.points.len()).sum::<usize>();
+                }
+            }
+        }
+        cold.sort_by(f64::total_cmp);
+        hot.sort_by(f64::total_cmp);
+        let middle = |times: &[f64]| times.get(times.len() / 2).copied().unwrap_or(f64::NAN);
+        println!(
+            "{what}: {} points a host; first {:.1} ms (worst {:.1}), again {:.2} ms",
+            points / cold.len().max(1),
+            middle(&cold),
+            cold.last().copied().unwrap_or(f64::NAN),
+            middle(&hot)
+        );
+    }
+    let sizes = store.sizes().await?;
+    for tier in sizes.tiers.iter().filter(|tier| tier.rows > 0) {
+        println!(
+            "tier {}: {} rows, {} values, {} bytes in the blobs, {:.2} a value",
+            tier.tier,
+            tier.rows,
+            tier.samples,
+            tier.blob_bytes,
+            tier.blob_bytes as f64 / tier.samples.max(1) as f64
+        );
+    }
+    println!("the database has {} bytes in use, {} free", sizes.used_bytes, sizes.free_bytes);
+    Ok(())
 }
 
 /// A host with its connection.

@@ -117,10 +117,20 @@ fn open_sqlite(path: &Path, cache_kib: u32) -> ConnectionResult<SqliteConnection
     Ok(connection)
 }
 
-/// Makes the file readable by its owner only; SQLite gives the same mode to the files beside it.
-fn private_file(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
+/// Makes the file, readable by its owner only; SQLite gives the same mode to the files beside it. A file that is there
+/// is never opened: closing it would end every lock that this process has on it, and another process that leaves the
+/// database would take itself for the last and delete the write-ahead log under us.
+pub(super) fn private_file(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            if std::fs::metadata(path)?.permissions().mode() & 0o077 == 0 {
+                return Ok(());
+            }
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        }
+        made => made.map(drop),
+    }
 }
 
 /// Why a transaction did not commit.

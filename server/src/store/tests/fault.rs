@@ -303,3 +303,29 @@ async fn work_until_killed(url: &str, acknowledged: &std::path::Path) {
         store.compact(T0 + 1000 * HOUR_MS, Duration::from_secs(60)).await.unwrap();
     }
 }
+
+/// The file's locks are the process's, and closing the file anywhere ends them all; without one, another process that
+/// leaves the database deletes the write-ahead log, with what was acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_connection_ends_no_lock_of_the_others() {
+    use std::os::unix::fs::MetadataExt;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("forewarn.db");
+    let (store, _) = Store::open(&format!("sqlite://{}", file.display())).await.unwrap();
+    store.push(vec![Agent::new(1).arriving(0, 3)]).await.unwrap();
+    let mut readers = tokio::task::JoinSet::new();
+    for _ in 0..6 {
+        let store = store.clone();
+        readers.spawn(async move { store.latest_all().await.unwrap().len() });
+    }
+    assert_eq!(readers.join_all().await, [1; 6]);
+    // A folder or a server that opens the file once more, as every new connection did.
+    super::super::connection::private_file(&file).unwrap();
+    let (inode, pid) = (std::fs::metadata(&file).unwrap().ino(), std::process::id().to_string());
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    let held = locks.lines().filter(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        words.get(4) == Some(&pid.as_str()) && words.get(5).is_some_and(|id| id.ends_with(&format!(":{inode}")))
+    });
+    assert!(held.count() > 0, "no lock on the database:\n{locks}");
+}

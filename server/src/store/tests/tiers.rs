@@ -25,6 +25,7 @@ on_both_engines!(
     coarse_reads_reach_beyond_full_resolution,
     a_damaged_day_is_told_and_the_rest_goes_on,
     the_cache_of_rows_changes_nothing,
+    the_fleet_is_ranked_over_days_parts_and_fresh_blocks,
 );
 
 /// Block `seq` of a host that sends one block of three ticks every seven minutes.
@@ -299,6 +300,46 @@ async fn the_cache_of_rows_changes_nothing(place: Place) {
         store.compact(T0 + 3 * DAY_MS, LONG).await.unwrap();
         let got = everything(&store, agent.host).await;
         assert_eq!(got[&("cpu_used_ratio".into(), String::new())].len() as u64, 900 + 3 * (seq + 1));
+    }
+}
+
+async fn the_fleet_is_ranked_over_days_parts_and_fresh_blocks(place: Place) {
+    let store = place.open().await;
+    let layout = Layout { metrics: vec![Metric::of(Id::CpuUsed, "")] };
+    for number in 1..=10 {
+        let agent = Agent::new(number);
+        let host = crate::model::host::Host {
+            id: agent.host,
+            name: format!("plant-{number}"),
+            component: String::new(),
+            enrolled_ms: T0,
+            seen_ms: 0,
+            skew_ms: 0,
+            agent_version: String::new(),
+        };
+        store.host_enroll(&host, [number; 32]).await.unwrap();
+        // Host n is at n tenths less three hundredths a day.
+        for day in 0..3 {
+            let dictionary = Dictionary { layouts: vec![layout.clone()], entities: vec![agent.record("plant")] };
+            let mut arriving = agent.made(day, T0 + day as i64 * DAY_MS, 3, &layout, dictionary);
+            let mut block = Block::decode(&arriving.bytes, |_| None).unwrap().0;
+            block.groups[0].columns[0] = vec![f64::from(number) / 10.0 - 0.03 * day as f64; 3];
+            arriving.bytes = block.encode(|_| Some(&layout)).unwrap();
+            store.push(vec![arriving]).await.unwrap();
+        }
+    }
+    store.compact(T0 + 2 * DAY_MS, LONG).await.unwrap();
+    let span = (T0 - DAY_MS, T0 + 4 * DAY_MS);
+    let rank = async |by| store.rank("cpu_used_ratio", by, span, 3, &[0.0, 0.5, 0.9, 1.0]).await.unwrap();
+    for (by, off) in [(RankBy::Greatest, 0.0), (RankBy::Last, 0.06)] {
+        let ranking = rank(by).await;
+        assert_eq!((ranking.series, ranking.top.len(), ranking.damaged.len()), (10, 3, 0));
+        let near = |got: f64, want: f64| assert!((got - (want - off)).abs() < 1e-9, "{got} {want}");
+        for (place, want) in [1.0, 0.9, 0.8].into_iter().enumerate() {
+            near(ranking.top[place].1, want);
+            assert_eq!(ranking.top[place].0.host, Agent::new((want * 10.0) as u8).host);
+        }
+        ranking.quantiles.iter().zip([0.1, 0.5, 0.9, 1.0]).for_each(|(got, want)| near(*got, want));
     }
 }
 

@@ -24,7 +24,7 @@ use forewarn_server::share::Share;
 use forewarn_server::site::Site;
 use forewarn_server::store::{Store, StoreError};
 use forewarn_server::vigil::{self, Voice};
-use forewarn_server::{http, telemetry};
+use forewarn_server::{adopted, http, telemetry};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -63,9 +63,9 @@ enum Command {
     /// Print the OpenAPI document of the console's API.
     Openapi,
     /// Replay a warnbench manifest and write the decisions.
-    Backtest(replay::BacktestArgs),
+    Backtest(BacktestCommand),
     /// Forecast one series from a CSV file.
-    Forecast(replay::ForecastArgs),
+    Forecast(ForecastCommand),
 }
 
 #[derive(Args)]
@@ -85,6 +85,22 @@ struct Operation<T: Args> {
     place: Where,
     #[command(flatten)]
     args: T,
+}
+
+#[derive(Args)]
+struct BacktestCommand {
+    #[command(flatten)]
+    args: replay::BacktestArgs,
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(Args)]
+struct ForecastCommand {
+    #[command(flatten)]
+    args: replay::ForecastArgs,
+    #[command(flatten)]
+    place: Where,
 }
 
 #[derive(Args)]
@@ -148,10 +164,10 @@ fn main() -> anyhow::Result<()> {
             say(&serde_json::to_string_pretty(&http::openapi())?);
             Ok(())
         }
-        Command::Backtest(args) => runtime()?.block_on(backtest(args)),
-        Command::Forecast(args) => {
-            let model = read_model(args.model.as_deref())?;
-            replay::forecast_file(&args, &model, &mut std::io::stdout().lock())
+        Command::Backtest(command) => runtime()?.block_on(backtest(command)),
+        Command::Forecast(command) => {
+            let model = runtime()?.block_on(read_model(command.args.model.as_deref(), &command.place))?;
+            replay::forecast_file(&command.args, &model, &mut std::io::stdout().lock())
         }
     }
 }
@@ -185,14 +201,28 @@ async fn open(place: &Where) -> anyhow::Result<(Settings, Seal, Store)> {
     Ok((settings, key, store))
 }
 
-/// The settings that a command names, or the defaults.
-fn read_model(named: Option<&str>) -> anyhow::Result<Model> {
-    named.map_or_else(|| Ok(Model::default()), |path| replay::read_model(Path::new(path)))
+/// The settings that a command names: a file, the id of a model of this site, or none for the defaults.
+async fn read_model(named: Option<&str>, place: &Where) -> anyhow::Result<Model> {
+    let Some(named) = named else { return Ok(Model::default()) };
+    let path = Path::new(named);
+    let is_id = named.len() == 16 && named.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if path.exists() || !is_id {
+        return replay::read_model(path);
+    }
+    let settings = Settings::load(place.config.as_deref(), place.data_dir.as_deref())?;
+    anyhow::ensure!(
+        settings.data_dir.is_dir(),
+        "{named} is no file, and there is no site at {}; name one with --config or --data-dir",
+        settings.data_dir.display()
+    );
+    let (store, _) = Store::open(&settings.database_url).await.context("cannot open the database")?;
+    let stored = store.model(named).await?.with_context(|| format!("this site has no model {named}"))?;
+    Ok(adopted::open(&stored)?.settings)
 }
 
 /// Replays on threads of its own, so that a signal can cancel it.
-async fn backtest(args: replay::BacktestArgs) -> anyhow::Result<()> {
-    let model = read_model(args.model.as_deref())?;
+async fn backtest(BacktestCommand { args, place }: BacktestCommand) -> anyhow::Result<()> {
+    let model = read_model(args.model.as_deref(), &place).await?;
     let cancel = Arc::new(AtomicBool::new(false));
     let replaying = {
         let cancel = Arc::clone(&cancel);

@@ -20,6 +20,8 @@ use file::{Manifest, Task};
 const PROBABILITY_MIN: f64 = 0.02;
 /// Recordings of a longer span are refused: fifty years, which is more likely a wrong timestamp.
 const SPAN_MS_MAX: i64 = 50 * 366 * 86_400_000;
+/// A newest sample that is farther from the one before it is pointed at: a day.
+const LONELY_MS: i64 = 86_400_000;
 /// Threads of a replay at most.
 const THREADS_MAX: usize = 256;
 /// First line of a table of decisions.
@@ -232,9 +234,8 @@ pub fn forecast_file(args: &ForecastArgs, model: &Model, out: &mut impl Write) -
         writeln!(out, "{}", serde_json::to_string_pretty(&said)?)?;
     } else {
         writeln!(out, "{}", plot::sentence(&said))?;
-        let because = plot::because(&said);
-        if !because.is_empty() {
-            writeln!(out, "because {}", because.join("; "))?;
+        for (index, because) in plot::because(&said).iter().enumerate() {
+            writeln!(out, "{} {because}", if index == 0 { "because" } else { "    and" })?;
         }
         for note in notes(&found, args.threshold, &said.state, state.left_out()) {
             writeln!(out, "note: {note}")?;
@@ -264,6 +265,12 @@ fn notes(found: &file::Recording, threshold: f64, answer: &Answer, left_out: u64
     let unusable = left_out.saturating_sub(found.missing as u64);
     if unusable > 0 {
         notes.push(format!("{} left out as no measurement or too far from the others", count(unusable as usize)));
+    }
+    if let (Answer::NoForecast { .. }, [.., before, last]) = (answer, found.points.as_slice())
+        && last.0 - before.0 > LONELY_MS
+    {
+        let apart = plot::span(last.0 - before.0);
+        notes.push(format!("the newest sample is {apart} after the one before it; is its time right?"));
     }
     let values = found.points.iter().map(|point| point.1).filter(|value| value.is_finite());
     let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));

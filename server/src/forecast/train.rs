@@ -173,7 +173,7 @@ const ROUNDS: [&[(&str, Change)]; 2] = [
     &[
         ("cautious", |m| (m.on_probability, m.evidence_needed) = (0.70, 1.2)),
         ("bold", |m| (m.on_probability, m.evidence_from, m.evidence_needed) = (0.50, 0.30, 0.5)),
-        ("patient", |m| m.off_probability = 0.20),
+        ("patient", |m| m.off_probability = 0.15),
     ],
 ];
 

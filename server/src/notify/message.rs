@@ -449,9 +449,9 @@ impl Teller<'_> {
             Because::Record { crossed_ratio, horizons } if horizons >= 1.0 => {
                 let (percent, count) = ((crossed_ratio * 100.0).round(), horizons.floor());
                 Some(if chinese {
-                    format!("过去 {count} 段同样长的时间里，类似情形有 {percent}% 越过阈值")
+                    format!("自身历史上 {count} 段相似时段中，{percent}% 会由此越过阈值")
                 } else {
-                    format!("{percent}% of {count} comparable past spans crossed")
+                    format!("from {percent}% of {count} comparable spans of its own past it would have crossed")
                 })
             }
             Because::Sawtooth { period_ms, top } => {
@@ -497,12 +497,20 @@ impl Teller<'_> {
             Expert::LongTrend => self.say("按长期趋势", "by its long trend").to_owned(),
             Expert::Envelope { .. } => self.say("按峰值的走势", "by the drift of its peaks").to_owned(),
             Expert::Season { days, carry } => {
-                let same = carry == Carry::Level;
-                match (self.is_chinese(), same) {
-                    (true, true) => format!("按 {days} 天前同一时段的水平"),
-                    (true, false) => format!("按 {days} 天前同一时段的涨幅"),
-                    (false, true) => format!("by the same hours {days} d ago"),
-                    (false, false) => format!("by the rise of the same hours {days} d ago"),
+                let when = match (days, self.is_chinese()) {
+                    (1, true) => "昨天".to_owned(),
+                    (1, false) => "yesterday".to_owned(),
+                    (7, true) => "一周前".to_owned(),
+                    (7, false) => "a week ago".to_owned(),
+                    (_, true) => format!("{days} 天前"),
+                    (_, false) => format!("{days} days ago"),
+                };
+                let rise = carry != Carry::Level;
+                match (self.is_chinese(), rise) {
+                    (true, false) => format!("按{when}同一时段的水平"),
+                    (true, true) => format!("按{when}同一时段的涨幅"),
+                    (false, false) => format!("by the level of the same hours {when}"),
+                    (false, true) => format!("by the rise of the same hours {when}"),
                 }
             }
         }

@@ -133,7 +133,7 @@ pub fn read_manifest(path: &Path) -> Result<(Manifest, PathBuf)> {
 }
 
 /// Reads a series: lines `time,value`, separated by comma, semicolon or tab, with or without a
-/// header. Time is unix seconds or milliseconds, or RFC 3339.
+/// header. Time is unix seconds or milliseconds, RFC 3339, or a date and time without a zone.
 ///
 /// # Errors
 /// The file cannot be read, or a line is not understood; the message names the line.
@@ -155,7 +155,8 @@ fn parse_recording(text: &str) -> Result<Recording> {
             // The first line may be a header.
             _ if index == 0 && time.parse::<f64>().is_err() => continue,
             _ => bail!(
-                "line {}: {:?} is not a sample; want a line like 1700000000,42.5 (unix seconds, value)",
+                "line {}: {:?} is not a sample; want a line like 1700000000,42.5 (unix seconds, value) or \
+                 2026-01-31 14:05:00,42.5",
                 index + 1,
                 shortened(line)
             ),
@@ -184,7 +185,12 @@ fn parse_time(text: &str) -> Option<i64> {
         let ms = if number.abs() < SECONDS_MAX { number * 1000.0 } else { number };
         return (ms.abs() <= TIME_MS_MAX).then(|| ms.round() as i64);
     }
-    text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return Some(time.as_millisecond());
+    }
+    // Without a zone, as spreadsheets write it: only distances and the time of day count.
+    let time: jiff::civil::DateTime = text.parse().ok()?;
+    Some(time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_millisecond())
 }
 
 fn shortened(text: &str) -> String {
@@ -251,6 +257,7 @@ mod tests {
         assert_eq!(said("10,1.5\r\n20,2"), [(10_000, 1.5), (20_000, 2.0)]);
         assert_eq!(said("\u{feff}t;v\n\"1700000000000\";\"87 %\"\n"), [(1_700_000_000_000, 87.0)]);
         assert_eq!(said("2023-11-14T22:13:20Z\t5,more\n"), [(1_700_000_000_000, 5.0)]);
+        assert_eq!(said("time,v\n2023-11-14 22:13:20,5\n"), [(1_700_000_000_000, 5.0)]);
         assert!(said("").is_empty() && said("timestamp,value\n").is_empty());
     }
 

@@ -198,8 +198,9 @@ pub fn text(picture: &Picture<'_>) -> String {
         put(&mut axis, 0, &format!("{past} ago"));
     }
     put(&mut axis, now.saturating_sub(1).min(COLUMNS - 3), "now");
-    if now + ahead.len() + 6 < COLUMNS {
-        put(&mut axis, COLUMNS - ahead.len() - 3, &format!("in {ahead}"));
+    let ahead_from = COLUMNS.saturating_sub(ahead.len() + 3);
+    if ahead_from > now + 2 {
+        put(&mut axis, ahead_from, &format!("in {ahead}"));
     }
     let _ = writeln!(text, "{:>10} {}", "", axis.iter().collect::<String>().trim_end());
     text
@@ -230,6 +231,10 @@ pub fn sentence(said: &Forecast) -> String {
 /// Why, as parts of one English sentence, most telling first.
 #[must_use]
 pub fn because(said: &Forecast) -> Vec<String> {
+    if said.state == State::Breached {
+        // A fact needs no reason.
+        return Vec::new();
+    }
     said.reasons.iter().filter_map(|because| reason(*because, said)).take(REASONS_MAX).collect()
 }
 
@@ -310,8 +315,14 @@ pub fn number(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
         return format!("{value}");
     }
+    for (size, unit) in [(1e12_f64, "T"), (1e9, "G"), (1e6, "M")] {
+        // Whole numbers are read up to seven digits.
+        if magnitude >= size.max(1e7) && magnitude < 1e15 {
+            return format!("{:.2} {unit}", value / size);
+        }
+    }
     match magnitude {
-        1e7.. | ..1e-4 => format!("{value:.2e}"),
+        1e15.. | ..1e-4 => format!("{value:.2e}"),
         1000.0.. => format!("{value:.0}"),
         _ => {
             let text = match magnitude {
@@ -343,14 +354,20 @@ fn refusal(reason: Reason) -> String {
 }
 
 /// A length of time for people.
-fn span(ms: i64) -> String {
+#[must_use]
+pub fn span(ms: i64) -> String {
     let minutes = ms / 60_000;
     match minutes {
         ..=0 => format!("{} s", ms.max(0) / 1000),
         1..120 => format!("{minutes} min"),
-        120..2880 => format!("{:.1} h", minutes as f64 / 60.0),
-        _ => format!("{:.1} d", minutes as f64 / 1440.0),
+        120..2880 => format!("{} h", tenths(minutes as f64 / 60.0)),
+        _ => format!("{} d", tenths(minutes as f64 / 1440.0)),
     }
+}
+
+fn tenths(value: f64) -> String {
+    let text = format!("{value:.1}");
+    text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
 }
 
 /// At most `POINTS_MAX` points; each group keeps its lowest and highest, so that teeth stay visible.

@@ -170,7 +170,7 @@ proptest! {
         prop_assert!(whole.starts_with(&part), "cut at {}", cut);
         let rest = &whole[part.len()..];
         let first = rest.split(',').nth(1).map_or(i64::MAX, |t| t.parse().unwrap());
-        prop_assert!(first * 1000 > points[cut - 1].0, "a row before the cut is missing from the part");
+        prop_assert!(first.saturating_mul(1000) > points[cut - 1].0, "a row before the cut is missing from the part");
     }
 
     #[test]

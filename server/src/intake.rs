@@ -183,6 +183,7 @@ fn answer_all(
                 let again = match &error {
                     StoreError::Unavailable(_) => StoreError::Unavailable(text.clone()),
                     StoreError::Conflict => StoreError::Conflict,
+                    StoreError::Busy => StoreError::Busy,
                     _ => StoreError::Setup(text.clone()),
                 };
                 let _ = answer.send(Err(again));

@@ -177,16 +177,16 @@ impl Link {
         self.buffer.clear();
         let (mut head_len, mut length, mut status) = (0, 0, 0);
         loop {
-            if head_len == 0 {
-                if let Some(at) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
-                    head_len = at + 4;
-                    let head = String::from_utf8_lossy(&self.buffer[..at]).to_ascii_lowercase();
-                    status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).context("no status")?;
-                    length = head
-                        .lines()
-                        .find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok())
-                        .unwrap_or(0);
-                }
+            if head_len == 0
+                && let Some(at) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n")
+            {
+                head_len = at + 4;
+                let head = String::from_utf8_lossy(&self.buffer[..at]).to_ascii_lowercase();
+                status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).context("no status")?;
+                length = head
+                    .lines()
+                    .find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok())
+                    .unwrap_or(0);
             }
             if head_len > 0 && self.buffer.len() >= head_len + length {
                 return Ok((status, self.buffer[head_len..head_len + length].to_vec()));

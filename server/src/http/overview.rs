@@ -279,7 +279,9 @@ pub(super) async fn plot(app: Arc<App>, call: Call) -> Result<Response, Refused>
     let entities: Vec<Entity> = app.store.entities(Some(id)).await?.into_iter().map(|known| known.entity).collect();
     let host = app.store.host(id).await?.ok_or_else(|| Refused::not_found("host"))?;
     let wanted = Wanted::Series(vec![key.clone()]);
-    let read = app.store.read(id, wanted, from_ms / step_ms * step_ms, to_ms, step_ms).await?;
+    // A bucket has the name of its end: the one that ends at `from_ms` begins a step before.
+    let first_ms = (from_ms.div_euclid(step_ms) - 1) * step_ms;
+    let read = app.store.read(id, wanted, first_ms, to_ms, step_ms).await?;
     let points =
         read.series.into_iter().find(|points| points.info.key == key).map(|points| points.points).unwrap_or_default();
     let series = series_view(info, &entities, &host);

@@ -105,12 +105,13 @@ fn two_servers_on_a_cluster_keep_every_block_and_tell_each_incident_whatever_die
             std::thread::sleep(Duration::from_millis(dice.between(0, 200)));
         }
     };
-    let mut faults = 0;
+    // Each kind of fault comes before one comes again.
+    let (first_fault, mut faults) = (dice.between(0, 3), 0);
     for round in 0..rounds {
         let calm = Duration::from_millis(dice.between(200, 1500));
         work(&mut loads, &mut dice, calm);
-        let (fault, node, server) =
-            (dice.between(0, 3), dice.between(0, NODES as u64 - 1) as usize, dice.between(0, 1) as usize);
+        let (node, server) = (dice.between(0, NODES as u64 - 1) as usize, dice.between(0, 1) as usize);
+        let fault = (first_fault + round) % 4;
         match fault {
             0 => cluster.kill(node).unwrap(),
             1 => servers[server].kill().unwrap(),

@@ -126,7 +126,7 @@ fn a_site_is_operated(store: &Store, other: &Store) {
     let sql = "UPDATE block SET bytes = X'00' WHERE start_ms = (SELECT start_ms FROM (SELECT MIN(start_ms) AS start_ms FROM block) AS b)";
     if let Store::Sqlite(files) = other {
         let mut client = Command::new("sqlite3");
-        client.arg(files.join("forewarn.db")).arg(format!(".timeout 5000\n{sql}"));
+        client.args(["-cmd", ".timeout 5000"]).arg(files.join("forewarn.db")).arg(sql);
         assert!(client.status().unwrap().success());
     } else {
         other.query(sql).unwrap();

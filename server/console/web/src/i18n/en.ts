@@ -48,7 +48,7 @@ export default {
     title: 'Hosts', add: 'Add a host', state: 'State', name: 'Host', cpu: 'CPU', memory: 'Memory', disk: 'Fullest disk',
     outlook: 'Outlook', incidents: 'Incidents', seen: 'Last heard', containers: '{n} container | {n} containers',
     filter: 'Filter hosts', no_match: 'No host matches “{text}”.',
-    no_outlook: 'nothing expected', learning: 'still learning, no forecast yet', learning_some: '{n} of {all} series still learning', not_asked: 'no rule looks ahead here', empty_title: 'Add the first host',
+    no_outlook: 'nothing expected', learning: 'still learning, no forecast yet', learning_some: '{n} of {all} series still learning', not_asked: 'no forecast', empty_title: 'Add the first host',
     empty_text: 'Run one command on each host that has Docker. It starts a small read-only agent container; the host appears here within a minute.',
     open_incidents: 'Open incidents',
   },

@@ -48,7 +48,7 @@ export default {
     title: '主机', add: '接入主机', state: '状态', name: '主机', cpu: 'CPU', memory: '内存', disk: '最满的磁盘',
     outlook: '趋势预测', incidents: '事件', seen: '最近上报', containers: '{n} 个容器',
     filter: '筛选主机', no_match: '没有主机匹配“{text}”。',
-    no_outlook: '预计无异常', learning: '正在学习，暂无预测', learning_some: '{all} 条序列中 {n} 条仍在学习', not_asked: '没有规则对其预测', empty_title: '接入第一台主机',
+    no_outlook: '预计无异常', learning: '正在学习，暂无预测', learning_some: '{all} 条序列中 {n} 条仍在学习', not_asked: '暂无预测', empty_title: '接入第一台主机',
     empty_text: '在每台装有 Docker 的主机上执行一条命令，启动一个只读的小型采集容器，一分钟内主机就会出现在这里。',
     open_incidents: '未恢复的事件',
   },

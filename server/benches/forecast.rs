@@ -14,7 +14,7 @@ use augurs::ets::AutoETS;
 use augurs::mstl::MSTLModel;
 use augurs::prelude::*;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use forewarn_server::forecast::{Model, State, ets, learn, step};
+use forewarn_server::forecast::{Model, State, learn, step};
 use stories::{DAY, Dice, STEP_MS};
 
 const HORIZONS: [(&str, i64); 3] = [("1h", 12), ("4h", 48), ("24h", 288)];
@@ -79,14 +79,13 @@ fn heavy(c: &mut Criterion) {
         });
     }
     for (name, values) in [("2016 points", week), ("288 points", &week[..DAY])] {
-        group.bench_function(format!("augurs AutoETS/{name}"), |b| {
-            b.iter(|| AutoETS::non_seasonal().fit(values).unwrap().predict(DAY, 0.8).unwrap());
-        });
-        group.bench_function(format!("search/{name}"), |b| b.iter(|| ets::search(values).unwrap().predict(DAY)));
-        let form = ets::search(values).unwrap().form;
-        group.bench_function(format!("search near the last form/{name}"), |b| {
-            b.iter(|| ets::search_near(values, &form).unwrap().predict(DAY));
-        });
+        for (forms, spec) in [("all forms", "ZZN"), ("the form of the last search", "AAN")] {
+            group.bench_function(format!("augurs AutoETS/{name}/{forms}"), |b| {
+                let model = AutoETS::new(1, spec).unwrap();
+                let model = if spec == "AAN" { model.damped(false).unwrap() } else { model };
+                b.iter(|| model.fit(values).unwrap().predict(DAY, 0.8).unwrap());
+            });
+        }
     }
     // A step at whose bucket a fit is due, beside one without (see `step/24h`).
     let model = Model { close_after_ms: 0, ..Model::default() };

@@ -3,7 +3,6 @@
 //! clock, no knowledge of hosts, rules or channels.
 
 mod band;
-pub mod ets;
 mod judge;
 mod learn;
 pub mod score;
@@ -345,7 +344,8 @@ fn refit<'a>(
             fits.waits = true;
             return;
         }
-        *slow = Some(slow::Fitted::make(memory, number, due, at, slow.as_ref()));
+        let end = (memory.len() - 1).checked_sub((number - at) as usize);
+        *slow = Some(slow::Fitted { due, at, course: end.and_then(|end| slow::fit(memory, end, at)) });
         (fits.left, fits.made) = (fits.left - 1, fits.made + 1);
     };
     if is_stale(slow) {

@@ -253,11 +253,13 @@ fn bootstrap(manifest: &file::Manifest, ours: &[Score], theirs: &[Score], name: 
     }
 }
 
-/// Whether the decisions on a series cut at a tick equal those on the whole one up to it.
+/// Whether a decision knows nothing of what comes later: at every tick of every task, the row of a replay that was
+/// handed only the samples up to there equals the one of the whole; and so do the rows of a recording that ends there,
+/// for some ticks.
 fn causality(manifest: &file::Manifest, base: &Path, model: &Model, rows: &[String]) -> Result<bool> {
     let model = Model { close_after_ms: 0, band_points: 0, ..model.clone() };
     let next = AtomicUsize::new(0);
-    let checked = AtomicUsize::new(0);
+    let (cuts, ticks) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let check = || -> Result<Vec<String>> {
         let mut faults = Vec::new();
         loop {
@@ -265,6 +267,19 @@ fn causality(manifest: &file::Manifest, base: &Path, model: &Model, rows: &[Stri
             let Some(task) = manifest.series.get(index) else { return Ok(faults) };
             let points = file::read_recording(&base.join(&task.file))?.points;
             let (Some(first), Some(last)) = (points.first(), points.last()) else { continue };
+            let mut known = replay::Replay::new(task, &model);
+            let mut whole = rows[index].as_str();
+            for (tick, new) in replay::ticks(&points) {
+                let row = known.tick(&new.to_vec(), tick).unwrap_or_default();
+                ticks.fetch_add(1, Ordering::Relaxed);
+                let Some(rest) = whole.strip_prefix(&row) else {
+                    break;
+                };
+                whole = rest;
+            }
+            if !whole.is_empty() {
+                faults.push(format!("{}: {}", task.id, whole.lines().next().unwrap_or_default()));
+            }
             let from = first.0.max(task.eval_start * 1000);
             for cut in 0..CUTS {
                 // Spread over the judged part, at places that differ from series to series.
@@ -279,7 +294,7 @@ fn causality(manifest: &file::Manifest, base: &Path, model: &Model, rows: &[Stri
                 if whole != cut_rows {
                     faults.push(format!("{} cut at {}", task.id, tick / 1000));
                 }
-                checked.fetch_add(1, Ordering::Relaxed);
+                cuts.fetch_add(1, Ordering::Relaxed);
             }
         }
     };
@@ -294,10 +309,14 @@ fn causality(manifest: &file::Manifest, base: &Path, model: &Model, rows: &[Stri
     for found in found {
         faults.extend(found.context("the check of causality could not read a series")?);
     }
-    let count = checked.load(Ordering::Relaxed);
-    println!("causality: {count} cuts of {} tasks, {} differ from the whole", rows.len(), faults.len());
+    let (cuts, ticks) = (cuts.into_inner(), ticks.into_inner());
+    println!(
+        "causality: {ticks} ticks of {} tasks without what comes later, {cuts} recordings cut short: {} differ",
+        rows.len(),
+        faults.len()
+    );
     for fault in &faults {
         println!("  {fault}");
     }
-    Ok(faults.is_empty() && count > 0)
+    Ok(faults.is_empty() && cuts > 0 && ticks > 0)
 }

@@ -13,7 +13,7 @@ STATIC := RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relat
 HOST  := $(shell rustc -vV | sed -n 's/^host: //p')
 
 .DEFAULT_GOAL := help
-.PHONY: help fuzz bench-scan torture warnbench openapi run demo fleet bench-store bench-agent build test check machine house fmt fmt-check lint doc unit console console-test product images bundle
+.PHONY: help families fuzz bench-scan torture warnbench openapi run demo fleet bench-store bench-agent build test check machine house fmt fmt-check lint doc unit console console-test product images bundle
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -96,6 +96,11 @@ tests/browser/node_modules/.package-lock.json: tests/browser/package.json tests/
 WARNBENCH ?= ../shared/warnbench
 PYTHON    ?= python3
 AGAINST   ?= target/warnbench/kcm_lite.csv
+
+families: ## Replay sixteen kinds of series that the benchmark does not have; only a table
+	@$(CARGO) build --locked --release -q -p forewarn-server --example warnbench --example families
+	@target/release/examples/families target/families
+	@target/release/examples/warnbench target/families --quick --out target/families/out
 
 warnbench: ## Replay the benchmark in WARNBENCH with the shipped code; fails when a bar is missed
 	@$(CARGO) build --locked --release -q -p forewarn-server --example warnbench

@@ -141,6 +141,7 @@ fuzz: ## Fuzz every parser of bytes from outside, FUZZ_SECONDS each (needs a nig
 	$(call fuzz,agent,log)
 	$(call fuzz,agent,text)
 	$(call fuzz,agent,settings)
+	$(call fuzz,agent,scrape)
 
 bench-scan: ## The log path beside bare aho-corasick and regex, in the profile that ships
 	$(CARGO) bench --locked -p forewarn-agent --profile agent --bench scan

@@ -16,14 +16,16 @@ use forewarn_common::id::{EntityId, random_u64};
 use forewarn_common::wire::AgentConfig;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, channel};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::assembly::{Assembly, Moment, Origin};
 use crate::checkpoint::Checkpoint;
+use crate::endpoint;
 use crate::engine::{self, Notice};
 use crate::hostlog::HostLogs;
 use crate::sampler::{self, Containers, Host, HostFacts, HostSize, Row};
-use crate::sender::{self, Identity, Link, Outcome, Pacing, SenderError};
+use crate::scrape::Scrapes;
+use crate::sender::{self, Fetcher, Identity, Link, Outcome, Pacing, SenderError};
 use crate::settings::{self, Overrides, Settings};
 use crate::spool::{Key, Spool};
 use crate::supervisor::{Supervisor, Word};
@@ -112,6 +114,17 @@ pub(crate) fn host_name(settings: &Settings) -> String {
     if settings.hostname.is_empty() { sampler::hostname(&settings.host_root) } else { settings.hostname.clone() }
 }
 
+/// What reads endpoints, where there may be any.
+///
+/// # Errors
+/// The certificates that the settings name cannot be used.
+pub(crate) fn fetcher(settings: &Settings) -> Result<Option<Fetcher>, SenderError> {
+    let scrape = &settings.scrape;
+    let is_wanted = scrape.labels || !scrape.targets.is_empty();
+    let ca_file = (!scrape.ca_file.as_os_str().is_empty()).then(|| settings.on_host(&scrape.ca_file));
+    is_wanted.then(|| Fetcher::new(ca_file.as_deref())).transpose()
+}
+
 /// Where the settings say that the engine is.
 #[must_use]
 pub(crate) fn engine_place(settings: &Settings) -> engine::Place {
@@ -151,6 +164,8 @@ enum Event {
     Pushed(Outcome),
     /// The configuration came, or did not.
     Configured(Result<AgentConfig, String>),
+    /// An endpoint was read, or could not be.
+    Scraped(String, Result<Vec<u8>, String>),
     /// The settings are to be read again.
     Reload,
     /// It is time to stop.
@@ -182,6 +197,11 @@ struct Agent {
     /// Containers whose logs the server leaves out.
     log_exclude: Vec<String>,
     checkpoint: Checkpoint,
+    scrapes: Scrapes,
+    fetcher: Option<Fetcher>,
+    fetches: JoinSet<(String, Result<Vec<u8>, String>)>,
+    /// What was asked for and cannot be scraped, as it was said last.
+    refused_endpoints: Vec<String>,
     vitals: Vitals,
     rows: Vec<Row>,
     /// Wall clock of the next tick.
@@ -228,6 +248,7 @@ impl Agent {
         host_logs.look(clock::boot_ms());
         tailer.set_interval(i64::try_from(settings.log.poll_interval_ms)?);
         let host_id = identity.host;
+        let fetcher = fetcher(&settings)?;
         let link = Link::new(identity, &settings.server.urls, &settings.server.proxy)?;
         let interval_ms = i64::try_from(settings.sample_interval_ms)?;
         tracing::info!(waiting_blocks = spool.len(), "the agent has started");
@@ -251,6 +272,10 @@ impl Agent {
             is_stale: true,
             tailer,
             checkpoint,
+            scrapes: Scrapes::default(),
+            fetcher,
+            fetches: JoinSet::new(),
+            refused_endpoints: Vec::new(),
             vitals: Vitals::new(host_entity),
             rows: Vec::new(),
             next_tick_ms: next_multiple(clock::wall_ms(), interval_ms),
@@ -317,6 +342,7 @@ impl Agent {
             Some(notice) = heard.recv() => Event::Engine(notice),
             outcome = pending(&mut self.push) => Event::Pushed(outcome),
             config = pending(&mut self.config) => Event::Configured(config),
+            Some(Ok((id, page))) = self.fetches.join_next() => Event::Scraped(id, page),
         }
     }
 
@@ -342,6 +368,7 @@ impl Agent {
             Event::Engine(notice) => self.on_notice(notice, now),
             Event::Pushed(outcome) => self.on_pushed(&outcome, now),
             Event::Configured(config) => self.on_configured(config, now),
+            Event::Scraped(id, page) => self.scrapes.take(&id, page, now.boot_ms),
         }
         self.is_stale |= self.host_logs.look(now.boot_ms);
         if self.is_stale {
@@ -380,8 +407,25 @@ impl Agent {
         self.containers.set_targets(self.workloads.targets());
         let of_containers = self.workloads.sources(&self.settings.log, &self.log_exclude, &self.first_line);
         self.tailer.set_sources(of_containers.chain(self.host_logs.sources()));
-        for entity in self.workloads.entities().chain(self.host_logs.entities()) {
+        let host = self.link.identity().host;
+        let of_endpoints = endpoint::entities(&self.settings.scrape, host);
+        for entity in self.workloads.entities().chain(self.host_logs.entities()).chain(of_endpoints) {
             self.assembly.describe(entity);
+        }
+        let (targets, refused) = endpoint::targets(&self.settings.scrape, host, &self.workloads);
+        self.scrapes.set_targets(targets);
+        if self.refused_endpoints != refused {
+            refused.iter().for_each(|why| tracing::warn!("{why}"));
+            self.refused_endpoints = refused;
+        }
+    }
+
+    /// Begins to read the endpoints whose turn it is; what comes stands at the next tick.
+    fn start_fetches(&mut self, now: Moment) {
+        let Some(fetcher) = &self.fetcher else { return };
+        for (id, url) in self.scrapes.due(now.boot_ms, self.interval_ms() / 2) {
+            let page = fetcher.page(&url);
+            self.fetches.spawn(async move { (id, page.await) });
         }
     }
 
@@ -413,9 +457,11 @@ impl Agent {
         self.workloads.state_rows(&mut rows);
         let workloads = &mut self.workloads;
         self.tailer.take_counts(|entity, counts| workloads.log_rows(entity, counts, &mut rows));
+        self.scrapes.sample(&mut rows);
         rows.push(self.vitals.sample(self.spool.bytes(), self.spool.dropped(), self.tailer.unwatched()));
         self.assembly.add_tick(at, &rows);
         self.rows = rows;
+        self.start_fetches(now);
         let ticks_per_block = i64::try_from(self.settings.block_interval_ms).unwrap_or(i64::MAX) / interval_ms;
         if (tick_ms / interval_ms + 1) % ticks_per_block.max(1) == 0 {
             self.close_block(now);
@@ -456,6 +502,7 @@ impl Agent {
         if self.push.is_some() || now.boot_ms < self.pacing.not_before_ms() {
             return;
         }
+        self.link.come_home(now.boot_ms);
         if let Some((key, bytes)) = self.spool.newest() {
             self.pushing = Some(key);
             self.push = Some(Box::pin(self.link.push(bytes, (now.boot_ms, now.wall_ms))));
@@ -491,11 +538,11 @@ impl Agent {
                 self.say_trouble(&format!(
                     "the server does not accept this host's key; blocks are kept; enrol it again: {detail}"
                 ));
-                self.link.fail_over();
+                self.link.fail_over(now.boot_ms);
             }
             Outcome::Failed(detail) => {
                 self.say_trouble(&format!("the server cannot be reached, blocks are kept: {detail}"));
-                self.link.fail_over();
+                self.link.fail_over(now.boot_ms);
             }
         }
     }

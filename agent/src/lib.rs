@@ -1,18 +1,20 @@
 //! `forewarn-agent`: samples one host and its containers, follows their logs and pushes blocks to the server.
 //!
 //! The binary is this library's [`main`]; it is one so that fuzz targets and benches can reach the parsers. This
-//! file is the command line. `agent` is the loop that joins the rooms; `engine`, `sampler`, `tailer` and
+//! file is the command line. `agent` is the loop that joins the rooms; `engine`, `sampler`, `tailer`, `scrape` and
 //! `sender` never see each other.
 
 mod agent;
 mod assembly;
 mod checkpoint;
+mod endpoint;
 mod engine;
 mod hostlog;
 #[doc(hidden)]
 pub mod probe;
 mod report;
 mod sampler;
+mod scrape;
 mod sender;
 mod settings;
 mod spool;

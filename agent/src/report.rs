@@ -11,10 +11,12 @@ use forewarn_common::clock;
 use forewarn_common::id::{EntityId, HostId};
 use forewarn_common::metric;
 
-use crate::agent::{SPOOL_FOLDER, engine_place, host_name};
+use crate::agent::{SPOOL_FOLDER, engine_place, fetcher, host_name};
+use crate::endpoint;
 use crate::engine::{self, Instance, LogWay, Notice, Reach};
 use crate::hostlog::HostLogs;
 use crate::sampler::{Containers, Host, HostFacts, HostSize, Row};
+use crate::scrape::Scrapes;
 use crate::sender::{Identity, Link, SenderError};
 use crate::settings::Settings;
 use crate::spool::{self, Key};
@@ -63,6 +65,9 @@ struct Seen {
     instances: Vec<Instance>,
     cgroup_version: u8,
     sampled_containers: usize,
+    scrapes: Scrapes,
+    /// What was asked for and cannot be scraped.
+    refused_endpoints: Vec<String>,
 }
 
 impl Seen {
@@ -75,6 +80,14 @@ impl Seen {
         let _ = workloads.apply(Notice::Synced(instances.clone()));
         let mut names: HashMap<_, _> = workloads.entities().map(|entity| (entity.id, entity.name)).collect();
         names.insert(entity, host_name(settings));
+        names.extend(endpoint::entities(&settings.scrape, host_id).map(|entity| (entity.id, entity.name)));
+        let (targets, mut refused_endpoints) = endpoint::targets(&settings.scrape, host_id, &workloads);
+        let mut scrapes = Scrapes::default();
+        scrapes.set_targets(targets);
+        let fetcher = fetcher(settings).unwrap_or_else(|error| {
+            refused_endpoints.push(error.to_string());
+            None
+        });
         let mut host = Host::new(entity, &settings.host_root);
         let mut containers = Containers::new(&settings.host_root);
         containers.set_targets(workloads.targets());
@@ -88,10 +101,16 @@ impl Seen {
             host.sample(boot_ms, &mut rows);
             let size = HostSize { mem_total_bytes: host.mem_total_bytes(), cpu_count: host.cpu_count() };
             containers.sample(boot_ms, size, &mut rows);
+            for (id, url) in scrapes.due(boot_ms, i64::MAX) {
+                if let Some(fetcher) = &fetcher {
+                    scrapes.take(&id, fetcher.page(&url).await, boot_ms);
+                }
+            }
+            scrapes.sample(&mut rows);
         }
         workloads.state_rows(&mut rows);
         let (cgroup_version, sampled_containers) = (containers.cgroup_version(), containers.len());
-        Self { rows, names, reach, instances, cgroup_version, sampled_containers }
+        Self { rows, names, reach, instances, cgroup_version, sampled_containers, scrapes, refused_endpoints }
     }
 
     fn name(&self, entity: EntityId) -> &str {
@@ -237,13 +256,13 @@ pub(crate) async fn check(settings: &Settings) {
         let wanted = log.enabled && workload::subject(instance).is_wanted(&log.include, &log.exclude);
         match &instance.log {
             _ if !wanted => good(format!("log of {} is left out by the settings", instance.name)),
-            LogWay::File(path) => good(format!("log of {} from {}", instance.name, path.display())),
+            LogWay::File(path, _) => good(format!("log of {} from {}", instance.name, path.display())),
             LogWay::Stream => good(format!("log of {} through the engine ({})", instance.name, instance.log_driver)),
             LogWay::None => bad(format!("log of {} (driver {})", instance.name, instance.log_driver)),
         }
     }
     let files = seen.instances.iter().filter_map(|instance| match &instance.log {
-        LogWay::File(path) => Some(path.as_path()),
+        LogWay::File(path, _) => Some(path.as_path()),
         _ => None,
     });
     let mut of_host = HostLogs::new(HostId([0; 16]), &settings.host_root, if log.enabled { &log.files } else { &[] });
@@ -271,6 +290,7 @@ pub(crate) async fn check(settings: &Settings) {
     if let Err(error) = FirstLine::compile(&log.first_line) {
         bad(format!("log.first_line cannot be used: {error}"));
     }
+    check_endpoints(&seen);
     println!("keywords");
     match Tailer::new(&settings.keywords, &settings.masks, None) {
         Ok(_) => good(format!("{} rules of the settings, until the server sends its own", settings.keywords.len())),
@@ -284,6 +304,28 @@ pub(crate) async fn check(settings: &Settings) {
     match reach_server(settings).await {
         Ok(text) => good(text),
         Err(error) => bad(format!("{error:#}")),
+    }
+}
+
+fn check_endpoints(seen: &Seen) {
+    let mut endpoints = seen.scrapes.state().peekable();
+    if endpoints.peek().is_none() && seen.refused_endpoints.is_empty() {
+        return;
+    }
+    println!("endpoints");
+    for endpoint in endpoints {
+        let left_out = if endpoint.left_out > 0 {
+            format!(", {} left out: raise series_max or name what to include", endpoint.left_out)
+        } else {
+            String::new()
+        };
+        match endpoint.trouble {
+            None => println!("  ok       {} at {}: {} series{left_out}", endpoint.id, endpoint.url, endpoint.series),
+            Some(why) => println!("  MISSING  {} at {}: {why}", endpoint.id, endpoint.url),
+        }
+    }
+    for why in &seen.refused_endpoints {
+        println!("  MISSING  {why}");
     }
 }
 

@@ -8,7 +8,7 @@ use forewarn_common::id::{EntityId, HostId};
 use forewarn_common::keyword::Subject;
 use forewarn_common::metric::Id;
 
-use crate::engine::{Instance, LogWay, Notice};
+use crate::engine::{Instance, LogWay, Notice, Writing};
 use crate::sampler::{Row, Shape, Target};
 use crate::settings;
 use crate::tailer::{Counts, FirstLine, Format, Source};
@@ -105,6 +105,12 @@ impl Workloads {
         })
     }
 
+    /// The containers that run, each with its workload.
+    pub(crate) fn running(&self) -> impl Iterator<Item = (EntityId, &Instance)> {
+        let running = self.current().filter(|workload| workload.instance.is_running);
+        running.map(|workload| (workload.entity, &workload.instance))
+    }
+
     /// What the sampler is to read.
     pub(crate) fn targets(&self) -> impl Iterator<Item = Target> + '_ {
         let running = self.current().filter(|workload| workload.instance.is_running && workload.instance.pid > 0);
@@ -130,9 +136,10 @@ impl Workloads {
             if !log.enabled || !subject.is_wanted(&log.include, &log.exclude) || !subject.is_wanted(&[], exclude) {
                 return None;
             }
-            let path = match &workload.instance.log {
-                LogWay::File(path) => Some(path.clone()),
-                LogWay::Stream => None,
+            let (path, format) = match &workload.instance.log {
+                LogWay::File(path, Writing::JsonFile) => (Some(path.clone()), Format::JsonFile),
+                LogWay::File(path, Writing::Cri) => (Some(path.clone()), Format::Cri),
+                LogWay::Stream => (None, Format::JsonFile),
                 LogWay::None => return None,
             };
             Some(Source {
@@ -141,7 +148,7 @@ impl Workloads {
                 path,
                 beneath: None,
                 subject,
-                format: if workload.instance.log_driver == "k8s-file" { Format::Cri } else { Format::JsonFile },
+                format,
                 first_line: Rc::clone(first_line),
                 is_old: workload.is_old,
                 is_running: workload.instance.is_running,

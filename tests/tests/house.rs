@@ -20,6 +20,7 @@ const ROOM_MAY_IMPORT: &[(&str, &str, &[&str])] = &[
     ("agent", "engine", &["settings"]),
     ("agent", "sampler", &["settings"]),
     ("agent", "tailer", &["settings"]),
+    ("agent", "scrape", &["sampler"]),
     ("agent", "spool", &[]),
     ("agent", "sender", &["settings", "spool"]),
     ("agent", "vitals", &["sampler"]),

@@ -394,7 +394,10 @@ fn find_folder(base: &Path, process_cgroup: &[u8], id: &str) -> Option<PathBuf> 
     let said = lines(process_cgroup).filter_map(|line| {
         let path = std::str::from_utf8(line).ok()?.splitn(3, ':').nth(2)?;
         let path = path.trim_start_matches('/');
-        (path.contains(id) && !path.contains("..")).then(|| PathBuf::from(path))
+        // crun puts the process into a folder below the one that has the limits.
+        let end = path.find(id)? + id.len();
+        let end = path.get(end..)?.find('/').map_or(path.len(), |further| end + further);
+        path.get(..end).filter(|path| !path.contains("..")).map(PathBuf::from)
     });
     let usual = [
         format!("docker/{id}"),

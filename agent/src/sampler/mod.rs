@@ -46,6 +46,13 @@ impl Shape {
             ids.iter().enumerate().filter(|(_, (id, _))| id.spec().urgent).map(|(i, (id, _))| (i, *id)).collect();
         Rc::new(Self { id: layout.id(), layout, urgent })
     }
+
+    /// The shape of columns that are not of the catalogue.
+    #[must_use]
+    pub(crate) fn of_metrics(metrics: Vec<Metric>) -> Rc<Self> {
+        let layout = Layout { metrics };
+        Rc::new(Self { id: layout.id(), layout, urgent: Vec::new() })
+    }
 }
 
 /// Values of one entity at one tick, in the order of their shape; NaN where one is missing.

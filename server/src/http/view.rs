@@ -287,8 +287,28 @@ pub struct Rule {
     pub condition: Condition,
 }
 
-/// What may be changed of a rule.
+/// A rule of the site's own: a level that must not reach a threshold.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewRule {
+    /// What people call it.
+    pub name: String,
+    /// The metric: of the catalogue, or as a scraped endpoint calls it.
+    pub metric: String,
+    /// Hosts or workloads; scraped endpoints are workloads.
+    pub entity_kind: forewarn_common::block::EntityKind,
+    /// The level, in the metric's unit; ratios are shares of one.
+    pub threshold: f64,
+    /// How far ahead to look, milliseconds.
+    pub horizon_ms: i64,
+    /// How long the level must be over before the alarm, milliseconds.
+    pub for_ms: i64,
+    /// How bad its incidents are.
+    pub severity: Severity,
+}
+
+/// What may be changed of a rule.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RuleChange {
     /// Whether it is judged.

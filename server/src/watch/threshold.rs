@@ -3,7 +3,7 @@
 //! *clearly* below for `for_ms`, or, for a warning, when the forecast says that it is stable.
 
 use forewarn_common::limit::CLOCK_SKEW_MS_MAX;
-use forewarn_common::metric::{CATALOGUE, Unit};
+use forewarn_common::metric::{Unit, unit_of_name};
 
 use super::evidence::kept_forecast;
 use super::{Case, Change, GONE_MS, Seen};
@@ -33,7 +33,7 @@ pub(super) struct Limit<'a> {
 
 impl<'a> Limit<'a> {
     pub(super) fn of(metric: &'a str, threshold: f64, for_ms: i64) -> Self {
-        let is_ratio = CATALOGUE.iter().any(|spec| spec.name == metric && spec.unit == Unit::Ratio);
+        let is_ratio = unit_of_name(metric) == Unit::Ratio;
         let margin = (threshold.abs() * CLEAR_RATIO).max(if is_ratio { CLEAR_MIN_RATIO } else { 0.0 });
         Self { metric, threshold, clear: threshold - margin, for_ms: for_ms.max(0) }
     }

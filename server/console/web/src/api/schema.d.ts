@@ -1055,7 +1055,40 @@ export interface paths {
             };
         };
         put?: never;
-        post?: never;
+        /** Add a rule with a threshold */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["NewRule"];
+                };
+            };
+            responses: {
+                /** @description done */
+                201: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Rule"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
         delete?: never;
         options?: never;
         head?: never;
@@ -1072,7 +1105,38 @@ export interface paths {
         get?: never;
         put?: never;
         post?: never;
-        delete?: never;
+        /** Remove a rule of the site's own */
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Rule"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
         options?: never;
         head?: never;
         /** Change a rule */
@@ -2175,6 +2239,32 @@ export interface components {
             severity_min: components["schemas"]["Severity"];
             /** @description Where to, with the robot's token. */
             url: string;
+        };
+        /** @description A rule of the site's own: a level that must not reach a threshold. */
+        NewRule: {
+            /** @description Hosts or workloads; scraped endpoints are workloads. */
+            entity_kind: components["schemas"]["EntityKind"];
+            /**
+             * Format: int64
+             * @description How long the level must be over before the alarm, milliseconds.
+             */
+            for_ms: number;
+            /**
+             * Format: int64
+             * @description How far ahead to look, milliseconds.
+             */
+            horizon_ms: number;
+            /** @description The metric: of the catalogue, or as a scraped endpoint calls it. */
+            metric: string;
+            /** @description What people call it. */
+            name: string;
+            /** @description How bad its incidents are. */
+            severity: components["schemas"]["Severity"];
+            /**
+             * Format: double
+             * @description The level, in the metric's unit; ratios are shares of one.
+             */
+            threshold: number;
         };
         /** @description What a new enrolment token may be used for. */
         NewToken: {

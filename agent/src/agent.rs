@@ -374,10 +374,12 @@ impl Agent {
         if self.is_stale {
             self.hand_on();
         }
-        if now.boot_ms >= self.tailer.due_ms() {
+        let is_tick = now.wall_ms >= self.next_tick_ms || self.next_tick_ms - now.wall_ms > self.interval_ms();
+        // Whoever is awake for a tick looks at what was written as well: that saves a wake-up.
+        if now.boot_ms >= self.tailer.due_ms() || (is_tick && self.tailer.is_gathering()) {
             self.tailer.look(now.wall_ms, now.boot_ms);
         }
-        if now.wall_ms >= self.next_tick_ms || self.next_tick_ms - now.wall_ms > self.interval_ms() {
+        if is_tick {
             self.tick(now);
         }
         self.close_early(now);

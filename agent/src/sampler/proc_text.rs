@@ -4,6 +4,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 /// A `/proc/stat` of a host with many interrupts stays below; what is longer is cut.
 const TEXT_BYTES_MAX: usize = 1 << 20;
 const CHUNK_BYTES: usize = 4096;
@@ -27,6 +29,15 @@ impl Held {
     /// A file whose lines may be as long as a page.
     pub(super) fn with_long_lines(path: impl Into<PathBuf>) -> Self {
         Self { has_long_lines: true, ..Self::new(path) }
+    }
+
+    /// Whether the kernel says that the file has changed since this was asked last, as it does of mount tables; `true`
+    /// where the file is not open.
+    pub(super) fn has_changed(&self) -> bool {
+        let Some(file) = &self.file else { return true };
+        let mut asked = [PollFd::new(file, PollFlags::PRI)];
+        let answer = poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        answer.is_err() || asked[0].revents().intersects(PollFlags::PRI | PollFlags::ERR)
     }
 
     /// Reads the whole file into `buffer`. `None` when it is not there (any more); the next call opens it anew.

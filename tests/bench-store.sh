@@ -2,8 +2,9 @@
 # What storing costs, on this machine: `make bench-store`. A server of its own on SQLite and then on MariaDB, a
 # simulated fleet over TLS, one kept-alive connection a host. Prints processor time (trust it; wall time only on an
 # idle machine), memory, bytes a sample, reads. The bars are in docs/database.md.
-# Variables one may set: FOREWARN_BIN (target/release), HOSTS (1000), ENGINES ("sqlite mysql"), PEERS (a folder with
-# the programs victoria-metrics, prometheus; without it the peers are named and not run).
+# Variables one may set: FOREWARN_BIN (target/release), HOSTS (1000), ENGINES ("sqlite mysql"), BURST_MINUTES (of data
+# of each host, 200), LONG_RATE (blocks a second of a run of ten minutes; 0, the default, leaves it out), PEERS (a folder
+# with the programs victoria-metrics, prometheus; without it the peers are named and not run).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=${FOREWARN_BIN:-target/release}
@@ -79,24 +80,48 @@ load() {
     "$fleet" load --server https://127.0.0.1:28441 "${tokens[@]}" --hosts "$hosts" "${watched[@]}" "$@"
 }
 
+stop_server() {
+    kill -TERM "$server"
+    wait "$server" 2>/dev/null || true
+    server=""
+}
+
+# The databases' files after a run, and what of them is free: SQLite says it, InnoDB gives free pages back seldom.
+sizes() {
+    "$fleet" read --database "$database_url" --hosts 0 | grep -v " a host" || true
+}
+
 for engine in ${ENGINES:-sqlite mysql}; do
     [ "$engine" = mysql ] && start_mysql
-    echo "== $engine: intake, blocks of 60 s (600 samples), merging deferred"
+    echo "== $engine: intake, blocks of 60 s (606 samples), merging deferred; load average $(cut -d' ' -f1 /proc/loadavg)"
     start_server "$engine" 86400000
-    load --minutes 10 --ticks 6 --fresh
-    kill -TERM "$server"; wait "$server" 2>/dev/null || true; server=""
+    load --minutes 30 --ticks 6 --fresh
+    stop_server
     echo "== $engine: intake, blocks of 30 s"
     start_server "$engine" 86400000
-    load --minutes 5 --ticks 3 --fresh
-    kill -TERM "$server"; wait "$server" 2>/dev/null || true; server=""
+    load --minutes 10 --ticks 3 --fresh
+    stop_server
+    echo "== $engine: a burst, merging deferred: what it leaves to merge"
+    start_server "$engine" 86400000
+    load --minutes "${BURST_MINUTES:-200}" --ticks 6 --fresh --in-flight 128
+    sizes
+    stop_server
     echo "== $engine: intake and merging of whole hours, every sample verified"
     start_server "$engine" 2000
     hosts_all=$hosts
     hosts=$((hosts / 10))
-    load --minutes 180 --ticks 6 --ago-min 180 --settle-s 40 --verify "$database_url"
+    load --minutes 360 --ticks 6 --ago-min 360 --settle-s 40 --verify "$database_url"
     hosts=$hosts_all
-    kill -TERM "$server"; wait "$server" 2>/dev/null || true; server=""
-    end
+    sizes
+    stop_server
+    if [ "${LONG_RATE:-0}" != 0 ]; then
+        echo "== $engine: ten minutes at $LONG_RATE blocks a second, merging as they come"
+        start_server "$engine" 2000
+        minutes=$((LONG_RATE * 600 / hosts))
+        load --minutes "$minutes" --ticks 6 --ago-min "$minutes" --rate "$LONG_RATE" --lazy --settle-s 30
+        sizes
+        stop_server
+    fi
 done
 for peer in victoria-metrics prometheus; do
     command -v "$peer" >/dev/null || [ -x "${PEERS:-/nowhere}/$peer" ] || echo "$peer: not on this machine, not run"

@@ -7,15 +7,17 @@ mod check;
 mod host;
 mod link;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 use forewarn_common::clock;
-use forewarn_common::id::random_u64;
+use forewarn_common::id::{HostId, random_u64};
 use forewarn_server::store::{Store, Wanted};
+use futures_util::StreamExt;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -27,6 +29,8 @@ const RETRY: Duration = Duration::from_millis(200);
 /// A block is given up after so many tries: a minute of an outage.
 const TRIES_MAX: u32 = 300;
 const DAY_MS: i64 = 86_400_000;
+/// First blocks under way at once.
+const FIRST_AT_ONCE: usize = 50;
 /// Blocks of history: an hour at one sample a minute.
 const HISTORY_STEP_MS: u32 = 60_000;
 const HISTORY_TICKS: u16 = 60;
@@ -121,6 +125,10 @@ struct Load {
     /// Processes whose cost is told, `NAME=PID`.
     #[arg(long = "watch")]
     watched: Vec<String>,
+    /// Make each block when it is sent: for long runs, whose blocks would not fit into memory. The fleet's own
+    /// processor time is then ten times as much.
+    #[arg(long)]
+    lazy: bool,
     /// Read the database at this URL afterwards and compare every sample.
     #[arg(long, default_value = "")]
     verify: String,
@@ -330,12 +338,13 @@ struct Watched {
     before: Used,
 }
 
-/// What one member has to send: each block with what it covers.
-type Work = Vec<(Span, Vec<u8>)>;
+/// What one member has to send: what each block covers, and the block, unless it is to be made when it is sent.
+type Work = Vec<(Span, Option<Vec<u8>>)>;
 
 fn prepare(args: &Load, member: &Member, end_ms: i64) -> Result<Work> {
     let block_ms = i64::from(args.step_ms) * i64::from(args.ticks);
-    let count = (i64::from(args.minutes) * 60_000 / block_ms).max(1);
+    // The first is told before the measuring begins.
+    let count = (i64::from(args.minutes) * 60_000 / block_ms).max(1) + 1;
     // Hosts do not tick together.
     let phase_ms = i64::from(member.host.id.0[0]) * i64::from(args.step_ms) / 256;
     (0..count)
@@ -347,9 +356,32 @@ fn prepare(args: &Load, member: &Member, end_ms: i64) -> Result<Work> {
                 step_ms: args.step_ms,
                 ticks: args.ticks,
             };
-            Ok((span, member.host.block(member.epoch, &span, index == 0, false)?))
+            let made = index == 0 || !args.lazy;
+            let block = made.then(|| member.host.block(member.epoch, &span, index == 0, false)).transpose()?;
+            Ok((span, block))
         })
         .collect()
+}
+
+/// Sends the first block of every host, with its dictionary, before anything is measured: that happens once in the
+/// life of a host. Which block it was of each.
+async fn introduce(members: &mut [Member], work: &mut [Work]) -> Result<HashMap<HostId, Span>> {
+    let (mut told, busy) = (HashMap::new(), AtomicU64::new(0));
+    let sending = members.iter_mut().zip(work).map(|(member, work)| {
+        let (span, block) = work.remove(0);
+        let busy = &busy;
+        async move {
+            let block = block.unwrap_or_default();
+            ensure!(member.send(&block, busy).await?, "the first block of a host was not acknowledged");
+            Ok::<_, anyhow::Error>((member.host.id, span))
+        }
+    });
+    let mut sending = futures_util::stream::iter(sending).buffer_unordered(FIRST_AT_ONCE);
+    while let Some(done) = sending.next().await {
+        let (host, span) = done?;
+        told.insert(host, span);
+    }
+    Ok(told)
 }
 
 async fn load(args: Load) -> Result<()> {
@@ -363,8 +395,9 @@ async fn load(args: Load) -> Result<()> {
     for member in &members {
         work.push(prepare(&args, member, end_ms)?);
     }
+    let told = introduce(&mut members, &mut work).await?;
     let blocks: usize = work.iter().map(Vec::len).sum();
-    let wire: usize = work.iter().flatten().map(|(_, block)| block.len()).sum();
+    let wire: usize = work.iter().flatten().filter_map(|(_, block)| Some(block.as_ref()?.len())).sum();
     let samples = blocks * series * usize::from(args.ticks);
     println!(
         "{} hosts of {series} series, {blocks} blocks of {} samples ({:.2} bytes each), every host its own kept-alive TLS connection",
@@ -394,6 +427,7 @@ async fn load(args: Load) -> Result<()> {
                     let due = Duration::from_secs_f64(turn as f64 / f64::from(rate));
                     tokio::time::sleep(due.saturating_sub(started.elapsed())).await;
                 }
+                let block = block.map_or_else(|| member.host.block(member.epoch, &span, false, false), Ok)?;
                 let from = Instant::now();
                 if member.send(&block, &busy).await? {
                     acknowledged.push(span);
@@ -435,7 +469,8 @@ async fn load(args: Load) -> Result<()> {
     if !args.verify.is_empty() {
         let (store, _) = Store::open(&args.verify).await?;
         let (mut count, mut means) = (0, 0);
-        for (member, spans) in &fleet {
+        for (member, spans) in &mut fleet {
+            spans.extend(told.get(&member.host.id));
             count += check::samples(&store, &member.host, spans).await?;
             means += check::means(&store, &member.host, spans).await?;
         }

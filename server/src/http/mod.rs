@@ -20,7 +20,6 @@ use http::{HeaderValue, Method, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use warp::Filter;
-use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use crate::intake::Intake;
@@ -208,26 +207,19 @@ pub fn openapi() -> serde_json::Value {
 
 /// All routes, and the console for everything else.
 pub fn filter(app: &Arc<App>) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + use<> {
-    let routes = Arc::new(routes());
-    route::mount_all(&Arc::clone(&routes), app, otherwise(routes))
+    route::mount_all(&Arc::new(routes()), app, otherwise)
 }
 
 /// What no route matches: a wrong method, an unknown path of the API, or the console.
-fn otherwise(routes: Arc<Vec<Route>>) -> BoxedFilter<(Response,)> {
-    warp::method()
-        .and(warp::path::full())
-        .map(move |method: Method, path: warp::path::FullPath| {
-            let path = path.as_str();
-            if routes.iter().any(|route| route.is_at(path)) {
-                let detail = format!("{method} is not served at this path");
-                return Refused::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail).into();
-            }
-            if path.starts_with("/api/") || path.starts_with("/agent/") || method != Method::GET {
-                return Refused::not_found("path").into();
-            }
-            console(path)
-        })
-        .boxed()
+fn otherwise(routes: &[Route], method: &Method, path: &str) -> Response {
+    if routes.iter().any(|route| route.is_at(path)) {
+        let detail = format!("{method} is not served at this path");
+        return Refused::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail).into();
+    }
+    if path.starts_with("/api/") || path.starts_with("/agent/") || *method != Method::GET {
+        return Refused::not_found("path").into();
+    }
+    console(path)
 }
 
 /// The console's file at `path`; its first page for the paths that the console routes by itself.

@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
 
 use diesel::prelude::*;
-use forewarn_common::block::{DecodeError, LastValue, Layout, Metric, RawBlock, Reader, Writer};
+use forewarn_common::block::{DecodeError, LastValue, Layout, Metric, RawBlock};
 use forewarn_common::id::{EntityId, HostId, LayoutId};
-use forewarn_common::limit;
-use forewarn_common::metric::{Id, Kind};
+use forewarn_common::metric::Kind;
 
 use super::column::Row;
 use super::connection::{Conn, Tx, TxError};
@@ -16,7 +15,7 @@ use super::push::{
 };
 use super::schema::{block, host_state, layout, series_group};
 use super::summary::{self, DAY_STEP_MS, MONTH_STEP_MS, bucket_end};
-use super::{Store, StoreError, host_id, signed, unsigned};
+use super::{Store, StoreError, host_id, last, signed, unsigned};
 use crate::model::series::{Points, SeriesInfo, SeriesKey};
 
 /// Buckets of one series in one answer: two years at five minutes.
@@ -100,37 +99,6 @@ pub struct Latest {
     pub at_ms: i64,
     /// The urgent metrics' last values.
     pub values: Vec<LastValue>,
-}
-
-pub(super) fn encode_last(values: &[LastValue]) -> Vec<u8> {
-    let values = &values[..values.len().min(limit::SERIES_MAX)];
-    let mut writer = Writer::default();
-    writer.varint(values.len() as u64);
-    for value in values {
-        writer.u64(value.entity.0);
-        writer.varint(value.metric as u64);
-        writer.text(&value.instance, limit::NAME_BYTES_MAX);
-        writer.f64(value.value);
-    }
-    writer.into_bytes()
-}
-
-pub(super) fn decode_last(bytes: &[u8]) -> Result<Vec<LastValue>, DecodeError> {
-    let mut reader = Reader::new(bytes);
-    let mut values = Vec::new();
-    if reader.is_empty() {
-        return Ok(values);
-    }
-    for _ in 0..reader.count("last values", limit::SERIES_MAX)? {
-        let entity = EntityId(reader.u64("last value")?);
-        let code = reader.varint("last value")?;
-        let instance = reader.text("last value", limit::NAME_BYTES_MAX)?;
-        let value = reader.f64("last value")?;
-        if let Some(metric) = u16::try_from(code).ok().and_then(Id::from_code) {
-            values.push(LastValue { entity, metric, instance, value });
-        }
-    }
-    Ok(values)
 }
 
 /// The layouts of `ids` that the database has.
@@ -325,7 +293,7 @@ impl Store {
         let mut all = Vec::with_capacity(rows.len());
         for (host, at_ms, bytes) in rows {
             let host = host_id(&host)?;
-            match decode_last(&bytes) {
+            match last::decode(&bytes) {
                 Ok(values) => all.push(Latest { host, at_ms, values }),
                 Err(error) => {
                     tracing::warn!(%host, %error, "Passed over damaged last values of a host; its next block replaces them");

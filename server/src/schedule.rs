@@ -1,6 +1,7 @@
 //! What happens by the clock: forecasts (staggered by host), silence and quiet, deliveries, compaction, retention.
 //! Each job may run twice without harm, none is on the path of an arriving block, and a failing round is tried again.
 
+mod book;
 mod forecast;
 
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::outbox::Outbox;
 use crate::settings::Settings;
 use crate::share::Share;
 use crate::store::{Retention, Store, StoreError};
-use forecast::Forecaster;
+pub use forecast::{Forecaster, Tally};
 
 /// How often due hosts and due deliveries are looked for.
 const LOOK: Duration = Duration::from_millis(500);

@@ -16,7 +16,7 @@ AGENT_STATIC := RUSTFLAGS="$(STATIC_FLAGS) -C force-unwind-tables=no"
 HOST  := $(shell rustc -vV | sed -n 's/^host: //p')
 
 .DEFAULT_GOAL := help
-.PHONY: help families fuzz bench-scan torture warnbench openapi run demo fleet bench-store bench-agent build test check machine house fmt fmt-check lint doc unit console console-test product images bundle
+.PHONY: help families fuzz bench-scan torture soak warnbench openapi run demo fleet bench-store bench-agent build test check machine house fmt fmt-check lint doc unit console console-test product images bundle
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,7 +32,7 @@ fleet:
 	@mkdir -p $(BIN)/examples
 	@ln -f target/$(HOST)/release/examples/fleet $(BIN)/examples/
 
-bench-store: build fleet ## What storing costs here: intake, merging, memory, bytes, on SQLite and MariaDB (needs mariadb-server)
+bench-store: build fleet ## What storing costs here: intake, merging, memory, bytes, reads, growth, on SQLite and MariaDB (needs mariadb-server, root)
 	@tests/bench-store.sh
 
 build: console ## Build the console and both static release binaries into target/release
@@ -117,10 +117,15 @@ bench-agent: build ## What the agent costs, for BENCH_MINUTES, beside installed 
 	$(CARGO) run --locked -q -p forewarn-tests --example bench_agent -- --minutes $(BENCH_MINUTES)
 
 TORTURE_ROUNDS ?= 200
+SOAK_MINUTES   ?= 60
 
-torture: build tests/browser/node_modules/.package-lock.json ## The long loops (needs root, prints its seeds): the tailer's model, log storms, TORTURE_ROUNDS of killed servers, databases and networks
+torture: build fleet tests/browser/node_modules/.package-lock.json ## The long loops (needs root, prints its seeds): the tailer's model, log storms, TORTURE_ROUNDS of killed servers, databases and networks, a soak of SOAK_MINUTES
 	PROPTEST_CASES=20000 $(CARGO) test --locked -p forewarn-agent --lib tailer
-	FOREWARN_TORTURE_ROUNDS=$(TORTURE_ROUNDS) $(CARGO) test --locked -p forewarn-tests --test product -- storm:: cluster:: --nocapture --test-threads 1
+	FOREWARN_TORTURE_ROUNDS=$(TORTURE_ROUNDS) $(CARGO) test --locked -p forewarn-tests --test product -- storm:: crash:: cluster:: --nocapture --test-threads 1
+	SOAK_MINUTES=$(SOAK_MINUTES) tests/soak.sh
+
+soak: build fleet ## A server under a steady fleet for SOAK_MINUTES: memory and file descriptors stay flat
+	SOAK_MINUTES=$(SOAK_MINUTES) tests/soak.sh
 
 images: ## Both FROM scratch images from target/release, with the docker at hand
 	packaging/images.sh

@@ -272,6 +272,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let jobs = Jobs {
         store: store.clone(),
         settings: settings.clone(),
+        intake: intake.clone(),
         judge: Arc::clone(&judge),
         outbox: Arc::clone(&outbox),
         share: Arc::clone(&share),

@@ -6,6 +6,8 @@
 mod check;
 mod host;
 mod link;
+mod preload;
+mod read;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 use forewarn_common::clock;
 use forewarn_common::id::{HostId, random_u64};
-use forewarn_server::store::{Store, Wanted};
+use forewarn_server::store::Store;
 use futures_util::StreamExt;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -49,18 +51,10 @@ enum Command {
     Live(Live),
     /// Sends blocks that were made beforehand as fast as it can or at a rate, and says what it cost.
     Load(Load),
-    /// Reads a database that a fleet has filled, first and again, and says how long it took.
-    Read(Read),
-}
-
-#[derive(Args)]
-struct Read {
-    /// The database's URL.
-    #[arg(long)]
-    database: String,
-    /// How many hosts are read cold; each once.
-    #[arg(long, default_value_t = 5)]
-    hosts: usize,
+    /// Reads a database that a fleet has filled, cold and hot, and says how long it took.
+    Read(read::Read),
+    /// Writes hosts with weeks of history into a database, without a server.
+    Preload(preload::Preload),
 }
 
 #[derive(Args, Clone)]
@@ -69,7 +63,7 @@ struct Site {
     #[arg(long)]
     server: String,
     /// An enrolment token; several when one does not let all hosts in.
-    #[arg(long = "token", required = true)]
+    #[arg(long = "token")]
     tokens: Vec<String>,
     /// Hosts.
     #[arg(long, default_value_t = 24)]
@@ -110,6 +104,9 @@ struct Load {
     /// The data end so many minutes ago.
     #[arg(long, default_value_t = 0)]
     ago_min: i64,
+    /// The hosts are those that `preload` wrote, instead of new ones.
+    #[arg(long)]
+    preloaded: bool,
     /// Every block ends now, as those of live agents do; they overlap. Otherwise each follows the one before.
     #[arg(long)]
     fresh: bool,
@@ -139,66 +136,9 @@ async fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Live(args) => live(args).await,
         Command::Load(args) => load(args).await,
-        Command::Read(args) => read(args).await,
+        Command::Read(args) => read::read(args).await,
+        Command::Preload(args) => preload::preload(args).await,
     }
-}
-
-async fn read(args: Read) -> Result<()> {
-    let (store, _) = Store::open(&args.database).await?;
-    store.set_cache_bytes(32 << 20);
-    let hosts = store.hosts().await?;
-    let now_ms = clock::wall_ms();
-    let cpu = || Wanted::Metrics(vec!["cpu_used_ratio".to_owned()]);
-    let hour_ms = 3_600_000;
-    // Each question about other hosts, so that none is warm from the one before.
-    let questions = [
-        ("1 metric x 7 d at 5 min", cpu(), 168 * hour_ms, 300_000, false),
-        ("1 metric x 6 h at 10 s", cpu(), 6 * hour_ms, 10_000, false),
-        ("all series x 14 d at 5 min", Wanted::All, 336 * hour_ms, 300_000, true),
-        ("all series x 14 d at 1 h", Wanted::All, 336 * hour_ms, hour_ms, false),
-    ];
-    for (index, (what, wanted, span_ms, step_ms, means)) in questions.into_iter().enumerate() {
-        let (mut cold, mut hot, mut points) = (Vec::new(), Vec::new(), 0);
-        for host in hosts.iter().skip(index * args.hosts).take(args.hosts) {
-            for turn in 0..4 {
-                let from = Instant::now();
-                let (begin, wanted) = (now_ms - span_ms, wanted.clone());
-                let reading = if means {
-                    store.means(host.id, wanted, begin, now_ms, step_ms).await?
-                } else {
-                    store.read(host.id, wanted, begin, now_ms, step_ms).await?
-                };
-                let times = if turn == 0 { &mut cold } else { &mut hot };
-                times.push(from.elapsed().as_secs_f64() * 1e3);
-                if turn == 0 {
-                    points += reading.series.iter().map(|series| series.points.len()).sum::<usize>();
-                }
-            }
-        }
-        cold.sort_by(f64::total_cmp);
-        hot.sort_by(f64::total_cmp);
-        let middle = |times: &[f64]| times.get(times.len() / 2).copied().unwrap_or(f64::NAN);
-        println!(
-            "{what}: {} points a host; first {:.1} ms (worst {:.1}), again {:.2} ms",
-            points / cold.len().max(1),
-            middle(&cold),
-            cold.last().copied().unwrap_or(f64::NAN),
-            middle(&hot)
-        );
-    }
-    let sizes = store.sizes().await?;
-    for tier in sizes.tiers.iter().filter(|tier| tier.rows > 0) {
-        println!(
-            "tier {}: {} rows, {} values, {} bytes in the blobs, {:.2} a value",
-            tier.tier,
-            tier.rows,
-            tier.samples,
-            tier.blob_bytes,
-            tier.blob_bytes as f64 / tier.samples.max(1) as f64
-        );
-    }
-    println!("the database has {} bytes in use, {} free", sizes.used_bytes, sizes.free_bytes);
-    Ok(())
 }
 
 /// A host with its connection.
@@ -208,11 +148,16 @@ struct Member {
     epoch: u64,
 }
 
-async fn enroll(site: &Site, with_stories: bool) -> Result<Vec<Member>> {
+async fn enroll(site: &Site, with_stories: bool, preloaded: bool) -> Result<Vec<Member>> {
     let way = Way::unknown(&site.server)?;
     let (mut members, now_ms) = (Vec::with_capacity(site.hosts), clock::wall_ms());
     for number in 1..=site.hosts {
-        let (link, id) = Link::enroll(&way, &site.tokens, &format!("plant-{number}")).await?;
+        let (link, id) = if preloaded {
+            let id = preload::id_of(number);
+            (Link::known(&way, id, &preload::key_of(number)), id)
+        } else {
+            Link::enroll(&way, &site.tokens, &format!("plant-{number}")).await?
+        };
         let story = if with_stories { Story::of(number) } else { Story::Calm };
         let host = Host::new(id, number, site.containers, story, now_ms / 1000 * 1000);
         members.push(Member { host, link, epoch: random_u64()? });
@@ -237,7 +182,7 @@ impl Member {
 }
 
 async fn live(args: Live) -> Result<()> {
-    let members = enroll(&args.site, true).await?;
+    let members = enroll(&args.site, true, false).await?;
     let (hosts, series) = (members.len(), members.iter().map(|member| member.host.series()).sum::<usize>());
     println!("{hosts} hosts are enrolled, {series} series; {} days of history go first", args.history_days);
     let now_ms = clock::wall_ms();
@@ -385,7 +330,7 @@ async fn introduce(members: &mut [Member], work: &mut [Work]) -> Result<HashMap<
 }
 
 async fn load(args: Load) -> Result<()> {
-    let mut members = enroll(&args.site, false).await?;
+    let mut members = enroll(&args.site, false, args.preloaded).await?;
     let series = members.first().map_or(0, |member| member.host.series());
     for member in &mut members {
         member.link.connect().await?;

@@ -11,7 +11,7 @@ use warp::reply::Response;
 use super::reply::{Refused, json};
 use super::route::Access::{Open, User};
 use super::route::{Call, Route};
-use super::{App, auth, overview, view};
+use super::{App, auth, fleet, overview, view};
 use crate::model::channel::{Channel, ChannelKind};
 use crate::model::rule::{Condition, Rule, default_rules};
 use crate::model::user::Session;
@@ -55,6 +55,12 @@ pub(super) fn routes() -> Vec<Route> {
         route!(read("/api/v1/hosts/{host}/plot", "One series with threshold and forecast"), overview::plot)
             .reads(&["entity", "metric", "instance", "from_ms", "to_ms", "points"])
             .gives::<view::Plot>(OK),
+        route!(
+            read("/api/v1/rank", "The highest series of a metric over all hosts, and how all are spread"),
+            fleet::rank
+        )
+        .reads(&["metric", "by", "from_ms", "to_ms", "limit", "quantiles"])
+        .gives::<view::Rank>(OK),
         route!(read("/api/v1/incidents", "Incidents, newest first"), overview::incidents)
             .reads(&["state", "host", "cursor"])
             .gives::<view::IncidentPage>(OK),

@@ -3,6 +3,7 @@
 mod agent;
 mod api;
 pub mod auth;
+mod fleet;
 pub mod listener;
 mod model;
 mod overview;
@@ -69,6 +70,8 @@ pub struct App {
     /// Models in the making.
     pub trainings: Trainings,
     blocks: Arc<Semaphore>,
+    /// One question to the whole fleet at a time.
+    ranking: Semaphore,
     agents: RwLock<HashMap<HostId, [u8; 32]>>,
     logins: auth::LoginGuard,
     /// A hash that no password has, so that unknown names cost the same time.
@@ -102,6 +105,7 @@ impl App {
             outbox,
             trainings,
             blocks,
+            ranking: Semaphore::new(1),
             agents,
             logins,
             decoy_hash,

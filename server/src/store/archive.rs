@@ -92,7 +92,6 @@ macro_rules! tables {
         )*
 
         /// Their names.
-        #[cfg(test)]
         pub(super) const TABLES: &[&str] = &[$(stringify!($table)),*];
 
         fn copy_rows(from: &mut Conn, to: &mut Conn) -> Result<(), StoreError> {

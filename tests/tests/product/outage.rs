@@ -17,11 +17,11 @@ use forewarn_tests::{now_ms, wait_until};
 use super::fault::{layouts, samples, stored_blocks};
 use super::site::{AGENT, SERVER, SOON, live_host, tell};
 
-const GONE: &str = "数据库无法访问";
-const BACK: &str = "数据库已恢复";
+pub(crate) const GONE: &str = "数据库无法访问";
+pub(crate) const BACK: &str = "数据库已恢复";
 
 /// Settings whose fallback channel is a robot of the room.
-fn with_fallback(room: &ChatRoom) -> String {
+pub(crate) fn with_fallback(room: &ChatRoom) -> String {
     format!(
         "{SERVER}\n[store]\ncompact_every_ms = 86400000\n[fallback_channel]\nkind = \"dingtalk\"\nurl = \"{}\"\n\
          secret = \"{SECRET}\"\nlanguage = \"zh\"",
@@ -29,7 +29,7 @@ fn with_fallback(room: &ChatRoom) -> String {
     )
 }
 
-fn told(room: &ChatRoom, text: &str) -> usize {
+pub(crate) fn told(room: &ChatRoom, text: &str) -> usize {
     room.messages().iter().filter(|message| message.says(text)).count()
 }
 

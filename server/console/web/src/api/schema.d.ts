@@ -1017,6 +1017,58 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/rank": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The highest series of a metric over all hosts, and how all are spread */
+        get: {
+            parameters: {
+                query?: {
+                    metric?: string;
+                    by?: string;
+                    from_ms?: string;
+                    to_ms?: string;
+                    limit?: string;
+                    quantiles?: string;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Rank"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/rules": {
         parameters: {
             query?: never;
@@ -2385,6 +2437,68 @@ export interface components {
              * @description The threshold of the rule that watches it.
              */
             threshold?: number | null;
+        };
+        /** @description A share of the series and the value that it does not exceed. */
+        Quantile: {
+            /**
+             * Format: double
+             * @description The share, 0.95 for instance.
+             */
+            share: number;
+            /**
+             * Format: double
+             * @description The value.
+             */
+            value: number;
+        };
+        /** @description The series of one metric over the whole fleet: the highest, and how all are spread. */
+        Rank: {
+            /** @description By what: `max`, `mean`, `last`, `p50`, `p90`, `p95`, `p99` of the means of five minutes, or `now`. */
+            by: string;
+            /**
+             * Format: uint32
+             * @description Rows of the database that could not be read and were passed over.
+             */
+            damaged_rows: number;
+            /**
+             * Format: int64
+             * @description Begin of the span.
+             */
+            from_ms: number;
+            /** @description The metric. */
+            metric: string;
+            /** @description How the series are spread. */
+            quantiles: components["schemas"]["Quantile"][];
+            /**
+             * Format: uint32
+             * @description How many series were looked at.
+             */
+            series: number;
+            /**
+             * Format: int64
+             * @description End of the span.
+             */
+            to_ms: number;
+            /** @description The highest, highest first. */
+            top: components["schemas"]["Ranked"][];
+        };
+        /** @description One of the highest series. */
+        Ranked: {
+            /** @description Which entity. */
+            entity: string;
+            /** @description Its name. */
+            entity_name: string;
+            /** @description Whose host. */
+            host: string;
+            /** @description What people call it. */
+            host_name: string;
+            /** @description Mount point, device and the like. */
+            instance: string;
+            /**
+             * Format: double
+             * @description What it is ranked by.
+             */
+            value: number;
         };
         /** @description Why there is no forecast. */
         Reason: {

@@ -9,11 +9,14 @@ BIN   := target/release
 # (derive macros) cannot be static; the flag stays out of .cargo/config.toml so that development
 # builds, tests and editors share one ordinary set of artefacts. Packed relocations make the agent 0.35 MB smaller
 # (the C library linked in must know them: glibc 2.36 or newer).
-STATIC := RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs"
+STATIC_FLAGS := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs
+STATIC := RUSTFLAGS="$(STATIC_FLAGS)"
+# What aborts on a panic unwinds nothing: the tables for it would be the twelfth part of the agent.
+AGENT_STATIC := RUSTFLAGS="$(STATIC_FLAGS) -C force-unwind-tables=no"
 HOST  := $(shell rustc -vV | sed -n 's/^host: //p')
 
 .DEFAULT_GOAL := help
-.PHONY: help fuzz bench-scan torture warnbench openapi run demo fleet bench-store bench-agent build test check machine house fmt fmt-check lint doc unit console console-test product images bundle
+.PHONY: help families fuzz bench-scan torture soak warnbench openapi run demo fleet bench-store bench-agent build test check machine house fmt fmt-check lint doc unit console console-test product images bundle
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,12 +32,12 @@ fleet:
 	@mkdir -p $(BIN)/examples
 	@ln -f target/$(HOST)/release/examples/fleet $(BIN)/examples/
 
-bench-store: build fleet ## What storing costs here: intake, merging, memory, bytes, on SQLite and MariaDB (needs mariadb-server)
+bench-store: build fleet ## What storing costs here: intake, merging, memory, bytes, reads, growth, on SQLite and MariaDB (needs mariadb-server, root)
 	@tests/bench-store.sh
 
 build: console ## Build the console and both static release binaries into target/release
 	$(STATIC) $(CARGO) build --locked --release --target $(HOST) -p forewarn-server
-	$(STATIC) $(CARGO) build --locked --profile agent --target $(HOST) -p forewarn-agent
+	$(AGENT_STATIC) $(CARGO) build --locked --profile agent --target $(HOST) -p forewarn-agent
 	@mkdir -p $(BIN)
 	@ln -f target/$(HOST)/release/forewarn-server target/$(HOST)/agent/forewarn-agent $(BIN)/
 
@@ -97,6 +100,11 @@ WARNBENCH ?= ../shared/warnbench
 PYTHON    ?= python3
 AGAINST   ?= target/warnbench/kcm_lite.csv
 
+families: ## Replay sixteen kinds of series that the benchmark does not have; only a table
+	@$(CARGO) build --locked --release -q -p forewarn-server --example warnbench --example families
+	@target/release/examples/families target/families
+	@target/release/examples/warnbench target/families --quick --out target/families/out
+
 warnbench: ## Replay the benchmark in WARNBENCH with the shipped code; fails when a bar is missed
 	@$(CARGO) build --locked --release -q -p forewarn-server --example warnbench
 	@test -s "$(AGAINST)" || ! $(PYTHON) -c 'import numpy' 2>/dev/null || \
@@ -109,10 +117,15 @@ bench-agent: build ## What the agent costs, for BENCH_MINUTES, beside installed 
 	$(CARGO) run --locked -q -p forewarn-tests --example bench_agent -- --minutes $(BENCH_MINUTES)
 
 TORTURE_ROUNDS ?= 200
+SOAK_MINUTES   ?= 60
 
-torture: build tests/browser/node_modules/.package-lock.json ## The long loops (needs root, prints its seeds): the tailer's model, log storms, TORTURE_ROUNDS of killed servers, databases and networks
+torture: build fleet tests/browser/node_modules/.package-lock.json ## The long loops (needs root, prints its seeds): the tailer's model, log storms, TORTURE_ROUNDS of killed servers, databases and networks, a soak of SOAK_MINUTES
 	PROPTEST_CASES=20000 $(CARGO) test --locked -p forewarn-agent --lib tailer
-	FOREWARN_TORTURE_ROUNDS=$(TORTURE_ROUNDS) $(CARGO) test --locked -p forewarn-tests --test product -- storm:: cluster:: --nocapture --test-threads 1
+	FOREWARN_TORTURE_ROUNDS=$(TORTURE_ROUNDS) $(CARGO) test --locked -p forewarn-tests --test product -- storm:: crash:: cluster:: --nocapture --test-threads 1
+	SOAK_MINUTES=$(SOAK_MINUTES) tests/soak.sh
+
+soak: build fleet ## A server under a steady fleet for SOAK_MINUTES: memory and file descriptors stay flat
+	SOAK_MINUTES=$(SOAK_MINUTES) tests/soak.sh
 
 images: ## Both FROM scratch images from target/release, with the docker at hand
 	packaging/images.sh
@@ -136,6 +149,7 @@ fuzz: ## Fuzz every parser of bytes from outside, FUZZ_SECONDS each (needs a nig
 	$(call fuzz,agent,log)
 	$(call fuzz,agent,text)
 	$(call fuzz,agent,settings)
+	$(call fuzz,agent,scrape)
 
 bench-scan: ## The log path beside bare aho-corasick and regex, in the profile that ships
 	$(CARGO) bench --locked -p forewarn-agent --profile agent --bench scan

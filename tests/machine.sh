@@ -24,6 +24,8 @@ need iproute2 command_at ip
 need e2fsprogs command_at mkfs.ext4
 need sqlite3 command_at sqlite3
 need curl command_at curl
+need podman command_at podman
+need tinyproxy-bin command_at tinyproxy
 need libcap2-bin command_at setcap
 need util-linux command_at setpriv
 if command_at dpkg-query >/dev/null; then

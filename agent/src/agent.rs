@@ -16,14 +16,16 @@ use forewarn_common::id::{EntityId, random_u64};
 use forewarn_common::wire::AgentConfig;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, channel};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
+use crate::alarm::Alarm;
 use crate::assembly::{Assembly, Moment, Origin};
-use crate::checkpoint::Checkpoint;
+use crate::endpoint;
 use crate::engine::{self, Notice};
 use crate::hostlog::HostLogs;
 use crate::sampler::{self, Containers, Host, HostFacts, HostSize, Row};
-use crate::sender::{self, Identity, Link, Outcome, Pacing, SenderError};
+use crate::scrape::Scrapes;
+use crate::sender::{self, Fetcher, Identity, Link, Outcome, Pacing, SenderError};
 use crate::settings::{self, Overrides, Settings};
 use crate::spool::{Key, Spool};
 use crate::supervisor::{Supervisor, Word};
@@ -32,8 +34,6 @@ use crate::vitals::Vitals;
 use crate::workload::Workloads;
 
 const LOCK_FILE: &str = "lock";
-/// Unsent blocks, below the data folder.
-pub(crate) const SPOOL_FOLDER: &str = "spool";
 const CONFIG_FILE: &str = "config.json";
 /// Notices of the engine that may wait: a burst of starts; beyond it the engine's room waits.
 const NOTICES_MAX: usize = 256;
@@ -112,6 +112,17 @@ pub(crate) fn host_name(settings: &Settings) -> String {
     if settings.hostname.is_empty() { sampler::hostname(&settings.host_root) } else { settings.hostname.clone() }
 }
 
+/// What reads endpoints, where there may be any.
+///
+/// # Errors
+/// The certificates that the settings name cannot be used.
+pub(crate) fn fetcher(settings: &Settings) -> Result<Option<Fetcher>, SenderError> {
+    let scrape = &settings.scrape;
+    let is_wanted = scrape.labels || !scrape.targets.is_empty();
+    let ca_file = (!scrape.ca_file.as_os_str().is_empty()).then(|| settings.on_host(&scrape.ca_file));
+    is_wanted.then(|| Fetcher::new(ca_file.as_deref())).transpose()
+}
+
 /// Where the settings say that the engine is.
 #[must_use]
 pub(crate) fn engine_place(settings: &Settings) -> engine::Place {
@@ -151,6 +162,8 @@ enum Event {
     Pushed(Outcome),
     /// The configuration came, or did not.
     Configured(Result<AgentConfig, String>),
+    /// An endpoint was read, or could not be.
+    Scraped(String, Result<Vec<u8>, String>),
     /// The settings are to be read again.
     Reload,
     /// It is time to stop.
@@ -161,6 +174,7 @@ type Pending<T> = Option<Pin<Box<dyn Future<Output = T>>>>;
 
 struct Agent {
     settings: Settings,
+    alarm: Alarm,
     assembly: Assembly,
     spool: Spool,
     link: Link,
@@ -181,7 +195,11 @@ struct Agent {
     host_logs: HostLogs,
     /// Containers whose logs the server leaves out.
     log_exclude: Vec<String>,
-    checkpoint: Checkpoint,
+    scrapes: Scrapes,
+    fetcher: Option<Fetcher>,
+    fetches: JoinSet<(String, Result<Vec<u8>, String>)>,
+    /// What was asked for and cannot be scraped, as it was said last.
+    refused_endpoints: Vec<String>,
     vitals: Vitals,
     rows: Vec<Row>,
     /// Wall clock of the next tick.
@@ -209,9 +227,8 @@ impl Agent {
             component: settings.component.clone(),
             attributes: HostFacts::read(&root).attributes,
         });
-        let spool = Spool::open(&settings.data_dir.join(SPOOL_FOLDER), settings.spool_bytes_max)?;
-        let checkpoint = Checkpoint::open(&settings.data_dir, &spool);
-        let mut tailer = Tailer::new(&settings.keywords, &settings.masks, checkpoint.positions().as_deref())?;
+        let spool = Spool::open(&settings.data_dir, settings.spool_bytes_max)?;
+        let mut tailer = Tailer::new(&settings.keywords, &settings.masks, spool.positions().as_deref())?;
         let stored = load_config(&settings.data_dir);
         if let Some(config) = &stored {
             // Rules that an earlier version of the agent took may be refused by this one.
@@ -228,10 +245,12 @@ impl Agent {
         host_logs.look(clock::boot_ms());
         tailer.set_interval(i64::try_from(settings.log.poll_interval_ms)?);
         let host_id = identity.host;
+        let fetcher = fetcher(&settings)?;
         let link = Link::new(identity, &settings.server.urls, &settings.server.proxy)?;
         let interval_ms = i64::try_from(settings.sample_interval_ms)?;
         tracing::info!(waiting_blocks = spool.len(), "the agent has started");
         Ok(Self {
+            alarm: Alarm::new()?,
             assembly,
             spool,
             link,
@@ -250,7 +269,10 @@ impl Agent {
             workloads: Workloads::new(host_id),
             is_stale: true,
             tailer,
-            checkpoint,
+            scrapes: Scrapes::default(),
+            fetcher,
+            fetches: JoinSet::new(),
+            refused_endpoints: Vec::new(),
             vitals: Vitals::new(host_entity),
             rows: Vec::new(),
             next_tick_ms: next_multiple(clock::wall_ms(), interval_ms),
@@ -307,16 +329,16 @@ impl Agent {
     }
 
     async fn next_event(&mut self, wait_ms: u64, signals: &mut Signals, heard: &mut Receiver<Notice>) -> Event {
-        let timer = tokio::time::sleep(Duration::from_millis(wait_ms));
         tokio::select! {
             _ = signals.terminate.recv() => Event::Stop,
             _ = signals.interrupt.recv() => Event::Stop,
             _ = signals.hang_up.recv() => Event::Reload,
-            () = timer => Event::Timer,
+            () = self.alarm.after(Duration::from_millis(wait_ms)) => Event::Timer,
             () = self.tailer.written() => Event::Written,
             Some(notice) = heard.recv() => Event::Engine(notice),
             outcome = pending(&mut self.push) => Event::Pushed(outcome),
             config = pending(&mut self.config) => Event::Configured(config),
+            Some(Ok((id, page))) = self.fetches.join_next() => Event::Scraped(id, page),
         }
     }
 
@@ -342,15 +364,18 @@ impl Agent {
             Event::Engine(notice) => self.on_notice(notice, now),
             Event::Pushed(outcome) => self.on_pushed(&outcome, now),
             Event::Configured(config) => self.on_configured(config, now),
+            Event::Scraped(id, page) => self.scrapes.take(&id, page, now.boot_ms),
         }
         self.is_stale |= self.host_logs.look(now.boot_ms);
         if self.is_stale {
             self.hand_on();
         }
-        if now.boot_ms >= self.tailer.due_ms() {
+        let is_tick = now.wall_ms >= self.next_tick_ms || self.next_tick_ms - now.wall_ms > self.interval_ms();
+        // Whoever is awake for a tick looks at what was written as well: that saves a wake-up.
+        if now.boot_ms >= self.tailer.due_ms() || (is_tick && self.tailer.is_gathering()) {
             self.tailer.look(now.wall_ms, now.boot_ms);
         }
-        if now.wall_ms >= self.next_tick_ms || self.next_tick_ms - now.wall_ms > self.interval_ms() {
+        if is_tick {
             self.tick(now);
         }
         self.close_early(now);
@@ -380,8 +405,25 @@ impl Agent {
         self.containers.set_targets(self.workloads.targets());
         let of_containers = self.workloads.sources(&self.settings.log, &self.log_exclude, &self.first_line);
         self.tailer.set_sources(of_containers.chain(self.host_logs.sources()));
-        for entity in self.workloads.entities().chain(self.host_logs.entities()) {
+        let host = self.link.identity().host;
+        let of_endpoints = endpoint::entities(&self.settings.scrape, host);
+        for entity in self.workloads.entities().chain(self.host_logs.entities()).chain(of_endpoints) {
             self.assembly.describe(entity);
+        }
+        let (targets, refused) = endpoint::targets(&self.settings.scrape, host, &self.workloads);
+        self.scrapes.set_targets(targets);
+        if self.refused_endpoints != refused {
+            refused.iter().for_each(|why| tracing::warn!("{why}"));
+            self.refused_endpoints = refused;
+        }
+    }
+
+    /// Begins to read the endpoints whose turn it is; what comes stands at the next tick.
+    fn start_fetches(&mut self, now: Moment) {
+        let Some(fetcher) = &self.fetcher else { return };
+        for (id, url) in self.scrapes.due(now.boot_ms, self.interval_ms() / 2) {
+            let page = fetcher.page(&url);
+            self.fetches.spawn(async move { (id, page.await) });
         }
     }
 
@@ -413,9 +455,11 @@ impl Agent {
         self.workloads.state_rows(&mut rows);
         let workloads = &mut self.workloads;
         self.tailer.take_counts(|entity, counts| workloads.log_rows(entity, counts, &mut rows));
+        self.scrapes.sample(&mut rows);
         rows.push(self.vitals.sample(self.spool.bytes(), self.spool.dropped(), self.tailer.unwatched()));
         self.assembly.add_tick(at, &rows);
         self.rows = rows;
+        self.start_fetches(now);
         let ticks_per_block = i64::try_from(self.settings.block_interval_ms).unwrap_or(i64::MAX) / interval_ms;
         if (tick_ms / interval_ms + 1) % ticks_per_block.max(1) == 0 {
             self.close_block(now);
@@ -438,11 +482,7 @@ impl Agent {
         let next_tick = Moment { wall_ms: self.next_tick_ms, boot_ms: now.boot_ms + (self.next_tick_ms - now.wall_ms) };
         match self.assembly.close(now, next_tick) {
             Ok((header, bytes)) => {
-                let key = Key::of(&header);
-                let staged = self.checkpoint.stage(key, &self.tailer.checkpoint());
-                if self.spool.push(key, bytes) && staged.is_ok() {
-                    self.checkpoint.commit();
-                }
+                self.spool.push(Key::of(&header), bytes, self.tailer.checkpoint());
             }
             Err(error) => tracing::error!(%error, "a block could not be made and its samples are lost"),
         }
@@ -456,6 +496,7 @@ impl Agent {
         if self.push.is_some() || now.boot_ms < self.pacing.not_before_ms() {
             return;
         }
+        self.link.come_home(now.boot_ms);
         if let Some((key, bytes)) = self.spool.newest() {
             self.pushing = Some(key);
             self.push = Some(Box::pin(self.link.push(bytes, (now.boot_ms, now.wall_ms))));
@@ -491,11 +532,11 @@ impl Agent {
                 self.say_trouble(&format!(
                     "the server does not accept this host's key; blocks are kept; enrol it again: {detail}"
                 ));
-                self.link.fail_over();
+                self.link.fail_over(now.boot_ms);
             }
             Outcome::Failed(detail) => {
                 self.say_trouble(&format!("the server cannot be reached, blocks are kept: {detail}"));
-                self.link.fail_over();
+                self.link.fail_over(now.boot_ms);
             }
         }
     }

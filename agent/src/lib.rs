@@ -1,18 +1,20 @@
 //! `forewarn-agent`: samples one host and its containers, follows their logs and pushes blocks to the server.
 //!
 //! The binary is this library's [`main`]; it is one so that fuzz targets and benches can reach the parsers. This
-//! file is the command line. `agent` is the loop that joins the rooms; `engine`, `sampler`, `tailer` and
+//! file is the command line. `agent` is the loop that joins the rooms; `engine`, `sampler`, `tailer`, `scrape` and
 //! `sender` never see each other.
 
 mod agent;
+mod alarm;
 mod assembly;
-mod checkpoint;
+mod endpoint;
 mod engine;
 mod hostlog;
 #[doc(hidden)]
 pub mod probe;
 mod report;
 mod sampler;
+mod scrape;
 mod sender;
 mod settings;
 mod spool;
@@ -88,7 +90,7 @@ struct OnceArgs {
 struct SpoolArgs {
     #[command(flatten)]
     overrides: Overrides,
-    /// Block files to show, in the order they were made
+    /// Files of the spool, or single blocks, to show, in the order they were made
     files: Vec<PathBuf>,
 }
 
@@ -134,7 +136,7 @@ async fn perform(command: Command) -> anyhow::Result<()> {
         }
         Command::Spool(args) if args.files.is_empty() => {
             let settings = Settings::load(&args.overrides)?;
-            report::waiting(&settings.data_dir.join(agent::SPOOL_FOLDER))
+            report::waiting(&settings.data_dir)
         }
         Command::Spool(args) => report::blocks(&args.files),
     }

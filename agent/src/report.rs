@@ -11,13 +11,15 @@ use forewarn_common::clock;
 use forewarn_common::id::{EntityId, HostId};
 use forewarn_common::metric;
 
-use crate::agent::{SPOOL_FOLDER, engine_place, host_name};
+use crate::agent::{engine_place, fetcher, host_name};
+use crate::endpoint;
 use crate::engine::{self, Instance, LogWay, Notice, Reach};
 use crate::hostlog::HostLogs;
 use crate::sampler::{Containers, Host, HostFacts, HostSize, Row};
+use crate::scrape::Scrapes;
 use crate::sender::{Identity, Link, SenderError};
 use crate::settings::Settings;
-use crate::spool::{self, Key};
+use crate::spool;
 use crate::tailer::{self, FirstLine, Tailer};
 use crate::workload::{self, Workloads};
 
@@ -63,6 +65,9 @@ struct Seen {
     instances: Vec<Instance>,
     cgroup_version: u8,
     sampled_containers: usize,
+    scrapes: Scrapes,
+    /// What was asked for and cannot be scraped.
+    refused_endpoints: Vec<String>,
 }
 
 impl Seen {
@@ -75,6 +80,14 @@ impl Seen {
         let _ = workloads.apply(Notice::Synced(instances.clone()));
         let mut names: HashMap<_, _> = workloads.entities().map(|entity| (entity.id, entity.name)).collect();
         names.insert(entity, host_name(settings));
+        names.extend(endpoint::entities(&settings.scrape, host_id).map(|entity| (entity.id, entity.name)));
+        let (targets, mut refused_endpoints) = endpoint::targets(&settings.scrape, host_id, &workloads);
+        let mut scrapes = Scrapes::default();
+        scrapes.set_targets(targets);
+        let fetcher = fetcher(settings).unwrap_or_else(|error| {
+            refused_endpoints.push(error.to_string());
+            None
+        });
         let mut host = Host::new(entity, &settings.host_root);
         let mut containers = Containers::new(&settings.host_root);
         containers.set_targets(workloads.targets());
@@ -88,10 +101,16 @@ impl Seen {
             host.sample(boot_ms, &mut rows);
             let size = HostSize { mem_total_bytes: host.mem_total_bytes(), cpu_count: host.cpu_count() };
             containers.sample(boot_ms, size, &mut rows);
+            for (id, url) in scrapes.due(boot_ms, i64::MAX) {
+                if let Some(fetcher) = &fetcher {
+                    scrapes.take(&id, fetcher.page(&url).await, boot_ms);
+                }
+            }
+            scrapes.sample(&mut rows);
         }
         workloads.state_rows(&mut rows);
         let (cgroup_version, sampled_containers) = (containers.cgroup_version(), containers.len());
-        Self { rows, names, reach, instances, cgroup_version, sampled_containers }
+        Self { rows, names, reach, instances, cgroup_version, sampled_containers, scrapes, refused_endpoints }
     }
 
     fn name(&self, entity: EntityId) -> &str {
@@ -121,19 +140,13 @@ fn describe<'a>(row: &'a Row, name: &'a str) -> impl Iterator<Item = serde_json:
 /// Lists the blocks that wait for a server.
 ///
 /// # Errors
-/// The folder cannot be read.
-pub(crate) fn waiting(folder: &Path) -> anyhow::Result<()> {
-    let mut names: Vec<_> = std::fs::read_dir(folder)
-        .with_context(|| format!("cannot read spool folder {}", folder.display()))?
-        .flatten()
-        .filter(|entry| entry.file_name().to_str().and_then(Key::parse).is_some())
-        .map(|entry| entry.path())
-        .collect();
-    names.sort();
-    for path in &names {
-        println!("{}", path.display());
+/// The spool cannot be read.
+pub(crate) fn waiting(data_dir: &Path) -> anyhow::Result<()> {
+    let keys = spool::waiting(data_dir)?;
+    for key in &keys {
+        println!("block {:016x}/{} closed at {} ms", key.epoch, key.seq, key.closed_ms);
     }
-    println!("{} blocks wait", names.len());
+    println!("{} blocks wait", keys.len());
     Ok(())
 }
 
@@ -145,46 +158,51 @@ pub(crate) fn blocks(files: &[PathBuf]) -> anyhow::Result<()> {
     let (mut layouts, mut names) = (HashMap::new(), HashMap::new());
     for path in files {
         let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let raw = RawBlock::parse(&bytes).with_context(|| path.display().to_string())?;
-        for layout in raw.dictionary()?.layouts {
-            layouts.insert(layout.id(), layout);
-        }
-        names.extend(raw.dictionary()?.entities.into_iter().map(|entity| (entity.id, entity.name)));
-        let name = |id: &EntityId| names.get(id).cloned().unwrap_or_else(|| id.to_string());
-        let (groups, unknown) = raw.groups(|id| layouts.get(&id).cloned())?;
-        let header = raw.header;
-        println!(
-            "block {:016x}/{} from {} ms, {} ticks of {} ms, {} bytes, {unknown} groups of unknown layout",
-            header.epoch,
-            header.seq,
-            header.start_ms,
-            header.ticks,
-            header.step_ms,
-            bytes.len()
-        );
-        for group in &groups {
-            let Some(layout) = layouts.get(&group.layout) else { continue };
-            let ticks: Vec<u16> = group.ticks.iter().collect();
-            for (metric, column) in layout.metrics.iter().zip(&group.columns) {
-                let entity = name(&group.entity);
-                println!("  {entity:<20} {:<26} {:<18} {ticks:?} {column:?}", metric.name, metric.instance);
+        for bytes in spool::blocks_in(&bytes) {
+            let raw = RawBlock::parse(bytes).with_context(|| path.display().to_string())?;
+            for layout in raw.dictionary()?.layouts {
+                layouts.insert(layout.id(), layout);
             }
-        }
-        let urgent = raw.urgent()?;
-        for event in &urgent.events {
+            names.extend(raw.dictionary()?.entities.into_iter().map(|entity| (entity.id, entity.name)));
+            let name = |id: &EntityId| names.get(id).cloned().unwrap_or_else(|| id.to_string());
+            let (groups, unknown) = raw.groups(|id| layouts.get(&id).cloned())?;
+            let header = raw.header;
             println!(
-                "  event {} {:?} {} at {} ms {}",
-                name(&event.entity),
-                event.kind,
-                event.code,
-                event.at_ms,
-                event.detail
+                "block {:016x}/{} from {} ms, {} ticks of {} ms, {} bytes, {unknown} groups of unknown layout",
+                header.epoch,
+                header.seq,
+                header.start_ms,
+                header.ticks,
+                header.step_ms,
+                bytes.len()
             );
-        }
-        for hit in &urgent.hits {
-            println!("  hit {} {} {:?} {} times", name(&hit.entity), hit.rule, hit.severity, hit.count);
-            for sample in &hit.samples {
-                println!("    before {:?}\n    line {:?}\n    after {:?}", sample.before, sample.line, sample.after);
+            for group in &groups {
+                let Some(layout) = layouts.get(&group.layout) else { continue };
+                let ticks: Vec<u16> = group.ticks.iter().collect();
+                for (metric, column) in layout.metrics.iter().zip(&group.columns) {
+                    let entity = name(&group.entity);
+                    println!("  {entity:<20} {:<26} {:<18} {ticks:?} {column:?}", metric.name, metric.instance);
+                }
+            }
+            let urgent = raw.urgent()?;
+            for event in &urgent.events {
+                println!(
+                    "  event {} {:?} {} at {} ms {}",
+                    name(&event.entity),
+                    event.kind,
+                    event.code,
+                    event.at_ms,
+                    event.detail
+                );
+            }
+            for hit in &urgent.hits {
+                println!("  hit {} {} {:?} {} times", name(&hit.entity), hit.rule, hit.severity, hit.count);
+                for sample in &hit.samples {
+                    println!(
+                        "    before {:?}\n    line {:?}\n    after {:?}",
+                        sample.before, sample.line, sample.after
+                    );
+                }
             }
         }
     }
@@ -237,13 +255,13 @@ pub(crate) async fn check(settings: &Settings) {
         let wanted = log.enabled && workload::subject(instance).is_wanted(&log.include, &log.exclude);
         match &instance.log {
             _ if !wanted => good(format!("log of {} is left out by the settings", instance.name)),
-            LogWay::File(path) => good(format!("log of {} from {}", instance.name, path.display())),
+            LogWay::File(path, _) => good(format!("log of {} from {}", instance.name, path.display())),
             LogWay::Stream => good(format!("log of {} through the engine ({})", instance.name, instance.log_driver)),
             LogWay::None => bad(format!("log of {} (driver {})", instance.name, instance.log_driver)),
         }
     }
     let files = seen.instances.iter().filter_map(|instance| match &instance.log {
-        LogWay::File(path) => Some(path.as_path()),
+        LogWay::File(path, _) => Some(path.as_path()),
         _ => None,
     });
     let mut of_host = HostLogs::new(HostId([0; 16]), &settings.host_root, if log.enabled { &log.files } else { &[] });
@@ -271,19 +289,42 @@ pub(crate) async fn check(settings: &Settings) {
     if let Err(error) = FirstLine::compile(&log.first_line) {
         bad(format!("log.first_line cannot be used: {error}"));
     }
+    check_endpoints(&seen);
     println!("keywords");
     match Tailer::new(&settings.keywords, &settings.masks, None) {
         Ok(_) => good(format!("{} rules of the settings, until the server sends its own", settings.keywords.len())),
         Err(error) => bad(error.to_string()),
     }
     println!("server {}", settings.server.urls.join(", "));
-    match spool::probe(&settings.data_dir.join(SPOOL_FOLDER)) {
-        Ok(waiting) => good(format!("{} can be written, {waiting} blocks wait", settings.data_dir.display())),
+    match spool::probe(&settings.data_dir).and_then(|()| spool::waiting(&settings.data_dir)) {
+        Ok(waiting) => good(format!("{} can be written, {} blocks wait", settings.data_dir.display(), waiting.len())),
         Err(error) => bad(error.to_string()),
     }
     match reach_server(settings).await {
         Ok(text) => good(text),
         Err(error) => bad(format!("{error:#}")),
+    }
+}
+
+fn check_endpoints(seen: &Seen) {
+    let mut endpoints = seen.scrapes.state().peekable();
+    if endpoints.peek().is_none() && seen.refused_endpoints.is_empty() {
+        return;
+    }
+    println!("endpoints");
+    for endpoint in endpoints {
+        let left_out = if endpoint.left_out > 0 {
+            format!(", {} left out: raise series_max or name what to include", endpoint.left_out)
+        } else {
+            String::new()
+        };
+        match endpoint.trouble {
+            None => println!("  ok       {} at {}: {} series{left_out}", endpoint.id, endpoint.url, endpoint.series),
+            Some(why) => println!("  MISSING  {} at {}: {why}", endpoint.id, endpoint.url),
+        }
+    }
+    for why in &seen.refused_endpoints {
+        println!("  MISSING  {why}");
     }
 }
 

@@ -4,6 +4,7 @@
 //! It verifies the site's name whatever address it dials. It never listens, follows no redirect and takes no proxy
 //! from the environment.
 
+mod fetch;
 mod resolve;
 
 use std::fmt;
@@ -32,6 +33,8 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub(crate) use fetch::Fetcher;
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A block of the largest size over a slow line.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -43,6 +46,8 @@ const RETRY_MS_MAX: i64 = 60_000;
 const RETRY_AFTER_MS_MAX: i64 = 300_000;
 /// Pause between blocks of a backlog: ten blocks a second drain a day of outage in five minutes.
 const BACKLOG_GAP_MS: i64 = 100;
+/// How long another server than the first is gone to before the first is tried again.
+const AWAY_MS: i64 = 600_000;
 const IDENTITY_FILE: &str = "identity.json";
 
 /// Why the server cannot be used.
@@ -75,6 +80,14 @@ pub(crate) enum SenderError {
     /// No server took the enrolment.
     #[error("enrolment failed: {0}")]
     Enroll(String),
+    /// The certificates of endpoints cannot be read.
+    #[error("cannot use scrape.ca_file {}: {detail}; it holds certificates in PEM form", path.display())]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
     /// The HTTP client cannot be made.
     #[error("cannot make the HTTPS client: {0}")]
     Client(String),
@@ -204,6 +217,8 @@ pub(crate) struct Link {
     identity: Identity,
     urls: Vec<String>,
     current: usize,
+    /// Since when another server than the first is gone to.
+    away_since_ms: Option<i64>,
     proxy: String,
 }
 
@@ -217,7 +232,7 @@ impl Link {
             return Err(SenderError::NoServer);
         }
         let client = client(site_config(&identity.trust)?, proxy)?;
-        Ok(Self { client, identity, urls: urls.to_vec(), current: 0, proxy: proxy.to_owned() })
+        Ok(Self { client, identity, urls: urls.to_vec(), current: 0, away_since_ms: None, proxy: proxy.to_owned() })
     }
 
     /// Who this host is.
@@ -240,8 +255,16 @@ impl Link {
     }
 
     /// Goes to the next server after a failure.
-    pub(crate) fn fail_over(&mut self) {
+    pub(crate) fn fail_over(&mut self, now_ms: i64) {
         self.current = (self.current + 1) % self.urls.len();
+        self.away_since_ms = (self.current > 0).then_some(self.away_since_ms.unwrap_or(now_ms));
+    }
+
+    /// Goes back to the first server after a while: it is named first for a reason, and an outage is over some time.
+    pub(crate) fn come_home(&mut self, now_ms: i64) {
+        if self.away_since_ms.is_some_and(|since_ms| now_ms - since_ms >= AWAY_MS) {
+            (self.current, self.away_since_ms) = (0, None);
+        }
     }
 
     /// Sends a block; `sent` is `CLOCK_BOOTTIME` and wall clock now.
@@ -264,6 +287,9 @@ impl Link {
         let request = self.request(reqwest::Method::GET, CONFIG_PATH);
         async move {
             let (status, body, _) = answer(request).await?;
+            if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+                return Err(format!("the server does not accept this host's key; enrol it again: {}", refusal(&body)));
+            }
             if status != StatusCode::OK {
                 return Err(format!("the server answered {status}: {}", refusal(&body)));
             }

@@ -24,6 +24,14 @@ const SPOOL_BYTES_MIN: u64 = 1 << 20;
 
 /// Entries of log files; each may find many.
 const LOG_FILES_MAX: usize = 32;
+/// Faster than this a component would mostly be busy telling of itself.
+const SCRAPE_INTERVAL_MS_MIN: u64 = 1_000;
+/// Endpoints by address.
+const SCRAPE_TARGETS_MAX: usize = 64;
+/// Series of one endpoint; all of a host have a limit of their own.
+const SCRAPE_SERIES_MAX: usize = 2_000;
+/// Names to include and to exclude.
+const SCRAPE_NAMES_MAX: usize = 64;
 
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +94,8 @@ pub(crate) struct Settings {
     pub(crate) engine: Engine,
     /// Container logs.
     pub(crate) log: Log,
+    /// Endpoints of components that show metrics as text.
+    pub(crate) scrape: Scrape,
     /// Keyword rules until the server sends its own.
     pub(crate) keywords: Vec<KeywordRule>,
 }
@@ -147,6 +157,45 @@ pub(crate) struct LogFiles {
     pub(crate) first_line: String,
 }
 
+/// Endpoints of components that show metrics in the Prometheus text format.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Scrape {
+    /// Milliseconds between two readings of an endpoint.
+    pub(crate) interval_ms: u64,
+    /// Series that are kept of one endpoint.
+    pub(crate) series_max: usize,
+    /// Whether a container may ask for it with the label `forewarn.scrape`.
+    pub(crate) labels: bool,
+    /// Certificates that https endpoints are verified by, PEM, below `host_root`; empty refuses https.
+    pub(crate) ca_file: PathBuf,
+    /// Endpoints by address.
+    pub(crate) targets: Vec<ScrapeTarget>,
+}
+
+/// One endpoint by address; what it leaves out is as for all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ScrapeTarget {
+    /// What it is called.
+    pub(crate) name: String,
+    /// Its address.
+    pub(crate) url: String,
+    /// Groups it in the console.
+    #[serde(default)]
+    pub(crate) component: String,
+    /// Milliseconds between two readings.
+    pub(crate) interval_ms: Option<u64>,
+    /// Series that are kept.
+    pub(crate) series_max: Option<usize>,
+    /// Metrics that are taken: names, `*` at either end matches anything; empty takes all.
+    #[serde(default)]
+    pub(crate) include: Vec<String>,
+    /// Metrics that are left out; wins.
+    #[serde(default)]
+    pub(crate) exclude: Vec<String>,
+}
+
 /// How a log file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -175,6 +224,7 @@ impl Default for Settings {
             server: Server::default(),
             engine: Engine::default(),
             log: Log::default(),
+            scrape: Scrape::default(),
             keywords: keyword::default_rules(),
         }
     }
@@ -186,11 +236,17 @@ impl Default for Engine {
     }
 }
 
+impl Default for Scrape {
+    fn default() -> Self {
+        Self { interval_ms: 30_000, series_max: 200, labels: false, ca_file: PathBuf::new(), targets: Vec::new() }
+    }
+}
+
 impl Default for Log {
     fn default() -> Self {
         Self {
             enabled: true,
-            poll_interval_ms: 1_000,
+            poll_interval_ms: 2_500,
             include: Vec::new(),
             exclude: Vec::new(),
             first_line: String::new(),
@@ -261,7 +317,7 @@ impl Settings {
     }
 
     fn check(&self, origin: &str) -> Result<(), SettingsError> {
-        let accept = |key, got: &dyn std::fmt::Display, sound, accepted: &dyn Fn() -> String| {
+        let accept = |key: &'static str, got: &dyn std::fmt::Display, sound: bool, accepted: &dyn Fn() -> String| {
             let refusal =
                 || SettingsError::Value { origin: origin.to_owned(), key, got: got.to_string(), accepted: accepted() };
             if sound { Ok(()) } else { Err(refusal()) }
@@ -301,6 +357,7 @@ impl Settings {
                 "a name, image:name or label:key=value".to_owned()
             })?;
         }
+        self.check_scrape(&accept)?;
         for (key, path) in [("data_dir", &self.data_dir), ("host_root", &self.host_root)] {
             accept(key, &path.display(), !path.as_os_str().is_empty(), &|| "a folder".to_owned())?;
         }
@@ -317,12 +374,50 @@ impl Settings {
         })
     }
 
+    fn check_scrape(&self, accept: &Accept<'_>) -> Result<(), SettingsError> {
+        let (all, ranges) = (&self.scrape, || format!("{SCRAPE_INTERVAL_MS_MIN} to {SAMPLE_INTERVAL_MS_MAX}"));
+        let targets = || all.targets.iter();
+        for interval_ms in targets().filter_map(|target| target.interval_ms).chain([all.interval_ms]) {
+            let range = SCRAPE_INTERVAL_MS_MIN..=SAMPLE_INTERVAL_MS_MAX;
+            accept("scrape.interval_ms", &interval_ms, range.contains(&interval_ms), &ranges)?;
+        }
+        for series_max in targets().filter_map(|target| target.series_max).chain([all.series_max]) {
+            accept("scrape.series_max", &series_max, (1..=SCRAPE_SERIES_MAX).contains(&series_max), &|| {
+                format!("1 to {SCRAPE_SERIES_MAX}")
+            })?;
+        }
+        accept("scrape.targets", &all.targets.len(), all.targets.len() <= SCRAPE_TARGETS_MAX, &|| {
+            format!("at most {SCRAPE_TARGETS_MAX} entries")
+        })?;
+        for (at, target) in targets().enumerate() {
+            let is_new = targets().take(at).all(|other| other.name != target.name);
+            let is_named = !target.name.is_empty() && target.name.len() <= limit::NAME_BYTES_MAX / 2;
+            accept("scrape.targets.name", &target.name, is_new && is_named, &|| "a name of its own".to_owned())?;
+            let is_address = url::Url::parse(&target.url).is_ok_and(|url| {
+                let is_known = url.scheme() == "http" || url.scheme() == "https" && !all.ca_file.as_os_str().is_empty();
+                is_known && url.has_host() && url.username().is_empty() && url.password().is_none()
+            });
+            accept("scrape.targets.url", &target.url, is_address, &|| {
+                "a url like http://127.0.0.1:9100/metrics, or https:// with scrape.ca_file".to_owned()
+            })?;
+            let names = target.include.len().max(target.exclude.len());
+            accept("scrape.targets.include and exclude", &names, names <= SCRAPE_NAMES_MAX, &|| {
+                format!("at most {SCRAPE_NAMES_MAX} names each")
+            })?;
+        }
+        Ok(())
+    }
+
     /// `path` of the host as this process sees it.
     #[must_use]
     pub(crate) fn on_host(&self, path: &Path) -> PathBuf {
         below(&self.host_root, path)
     }
 }
+
+/// Refuses a value under its key unless it is sound, saying what is accepted.
+type Accept<'a> =
+    dyn Fn(&'static str, &dyn std::fmt::Display, bool, &dyn Fn() -> String) -> Result<(), SettingsError> + 'a;
 
 /// `path`, which may be absolute, below `root`.
 #[must_use]
@@ -395,6 +490,18 @@ mod tests {
             ("[[log.files]]\nname = 'a'\nglob = '/x'\nformat = 'syslog'", &["unknown variant `syslog`", "`json-file`"]),
             ("log.include = ['label:x']", &["log.include and log.exclude is label:x", "label:key=value"]),
             ("data_dir = ''", &["data_dir is , accepted is a folder"]),
+            ("scrape.interval_ms = 5", &["scrape.interval_ms is 5, accepted is 1000 to 300000"]),
+            (
+                "[[scrape.targets]]\nname='a'\nurl='http://x'\nseries_max=0",
+                &["scrape.series_max is 0, accepted is 1 to"],
+            ),
+            ("[[scrape.targets]]\nname='a'\nurl='file:///etc/passwd'", &["scrape.targets.url is file:///etc/passwd"]),
+            ("[[scrape.targets]]\nname='a'\nurl='https://x/m'", &["accepted is a url like", "with scrape.ca_file"]),
+            ("[[scrape.targets]]\nname='a'\nurl='http://u:p@x/m'", &["scrape.targets.url is http://u:p@x/m"]),
+            (
+                "[[scrape.targets]]\nname=''\nurl='http://x'",
+                &["scrape.targets.name is , accepted is a name of its own"],
+            ),
             (
                 "[[keywords]]\nname = 'x'\nseverity = 'loud'",
                 &["unknown variant `loud`", "`info`, `warning`, `critical`"],

@@ -8,7 +8,7 @@ use forewarn_common::id::{EntityId, HostId};
 use forewarn_common::keyword::Subject;
 use forewarn_common::metric::Id;
 
-use crate::engine::{Instance, LogWay, Notice};
+use crate::engine::{Instance, LogWay, Notice, Writing};
 use crate::sampler::{Row, Shape, Target};
 use crate::settings;
 use crate::tailer::{Counts, FirstLine, Format, Source};
@@ -24,6 +24,13 @@ struct Workload {
     restarts: u64,
     /// Whether it was there before the agent first looked.
     is_old: bool,
+}
+
+impl Workload {
+    /// Of several instances the one that runs is meant, else the one started last.
+    fn rank(&self) -> (bool, &str, &str) {
+        (self.instance.is_running, &self.instance.started_at, &self.instance.id)
+    }
 }
 
 /// All containers of the host.
@@ -86,10 +93,7 @@ impl Workloads {
     /// One container a workload: of several the one that runs, else the one started last.
     fn current(&self) -> impl Iterator<Item = &Workload> {
         let mut all: Vec<&Workload> = self.by_id.values().collect();
-        all.sort_by(|a, b| {
-            let rank = |w: &Workload| (w.instance.is_running, w.instance.started_at.clone(), w.instance.id.clone());
-            rank(b).cmp(&rank(a))
-        });
+        all.sort_by(|a, b| b.rank().cmp(&a.rank()));
         let mut seen = HashSet::new();
         all.into_iter().filter(move |workload| seen.insert(workload.entity))
     }
@@ -103,6 +107,12 @@ impl Workloads {
             component: workload.instance.component().to_owned(),
             attributes: workload.instance.attributes(),
         })
+    }
+
+    /// The containers that run, each with its workload.
+    pub(crate) fn running(&self) -> impl Iterator<Item = (EntityId, &Instance)> {
+        let running = self.current().filter(|workload| workload.instance.is_running);
+        running.map(|workload| (workload.entity, &workload.instance))
     }
 
     /// What the sampler is to read.
@@ -130,9 +140,10 @@ impl Workloads {
             if !log.enabled || !subject.is_wanted(&log.include, &log.exclude) || !subject.is_wanted(&[], exclude) {
                 return None;
             }
-            let path = match &workload.instance.log {
-                LogWay::File(path) => Some(path.clone()),
-                LogWay::Stream => None,
+            let (path, format) = match &workload.instance.log {
+                LogWay::File(path, Writing::JsonFile) => (Some(path.clone()), Format::JsonFile),
+                LogWay::File(path, Writing::Cri) => (Some(path.clone()), Format::Cri),
+                LogWay::Stream => (None, Format::JsonFile),
                 LogWay::None => return None,
             };
             Some(Source {
@@ -141,7 +152,7 @@ impl Workloads {
                 path,
                 beneath: None,
                 subject,
-                format: if workload.instance.log_driver == "k8s-file" { Format::Cri } else { Format::JsonFile },
+                format,
                 first_line: Rc::clone(first_line),
                 is_old: workload.is_old,
                 is_running: workload.instance.is_running,

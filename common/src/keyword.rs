@@ -134,7 +134,9 @@ impl Subject {
     }
 }
 
-fn matches(text: &str, pattern: &str) -> bool {
+/// Whether `text` is what `pattern` says; `*` at either end matches anything.
+#[must_use]
+pub fn matches(text: &str, pattern: &str) -> bool {
     match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
         (Some(_), Some(_)) => text.contains(pattern.trim_matches('*')),
         (Some(end), None) => text.ends_with(end),

@@ -47,6 +47,17 @@ impl Unit {
     }
 }
 
+/// The unit of a metric told by its name, as the catalogue's and those of Prometheus exporters tell it.
+#[must_use]
+pub fn unit_of_name(name: &str) -> Unit {
+    match name.rsplit_once('_') {
+        Some((_, "ratio")) => Unit::Ratio,
+        Some((_, "bytes")) => Unit::Bytes,
+        Some((_, "ms" | "milliseconds")) => Unit::Milliseconds,
+        _ => Unit::Count,
+    }
+}
+
 /// One line of the catalogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spec {
@@ -81,6 +92,12 @@ macro_rules! catalogue {
             #[must_use]
             pub fn spec(self) -> &'static Spec {
                 match self { $(Id::$variant => const { &Spec { id: Id::$variant, name: $name, kind: Kind::$kind, unit: Unit::$unit, decimals: $decimals, urgent: $urgent } },)* }
+            }
+
+            /// The metric of that name.
+            #[must_use]
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name { $($name => Some(Id::$variant),)* _ => None }
             }
 
             /// The metric of a number on the wire.
@@ -159,6 +176,11 @@ catalogue! {
     SpoolDropped = 103, "agent_dropped_blocks", Increment, Count, 0, false, "Blocks dropped because the spool was full.";
     LateTicks = 104, "agent_late_ticks", Increment, Count, 0, false, "Samples that were skipped because the host was too busy.";
     UnwatchedLogs = 105, "agent_unwatched_logs", Gauge, Count, 0, false, "Log files that the kernel does not tell about and that are looked at once a second.";
+
+    ScrapeFailed = 110, "scrape_failed", Gauge, Count, 0, true, "1 when an endpoint's page could not be read, 0 when it was.";
+    ScrapeSeries = 111, "scrape_series", Gauge, Count, 0, false, "Series of an endpoint that are kept.";
+    ScrapeLeftOut = 112, "scrape_left_out", Gauge, Count, 0, false, "Series of an endpoint for which there was no room.";
+    ScrapeRefused = 113, "scrape_refused", Increment, Count, 0, false, "Lines of an endpoint that are no sample, or no number.";
 }
 
 #[cfg(test)]
@@ -175,9 +197,11 @@ mod tests {
     }
 
     #[test]
-    fn every_number_finds_its_metric() {
+    fn every_number_and_every_name_finds_its_metric_and_a_name_tells_its_unit() {
         for spec in CATALOGUE {
             assert_eq!(Id::from_code(spec.id as u16), Some(spec.id));
+            assert_eq!(Id::from_name(spec.name), Some(spec.id));
+            assert_eq!(unit_of_name(spec.name), spec.unit, "{}", spec.name);
             assert_eq!(spec.id.spec(), spec);
         }
         assert_eq!(Id::from_code(0), None);

@@ -2,12 +2,13 @@
 //! other agents. It is acknowledged only after it is durable. The samples stay closed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use forewarn_common::block::{DecodeError, RawBlock, Urgent};
 use forewarn_common::id::HostId;
 use forewarn_common::limit;
 use forewarn_common::wire::PushReply;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Duration, Instant, timeout_at};
 
 use crate::judge::Freshness;
@@ -15,8 +16,10 @@ use crate::store::{Arriving, PushOutcome, Store, StoreError};
 
 /// How long a commit waits for the blocks of other agents.
 const GATHER: Duration = Duration::from_millis(15);
+/// So many blocks are not kept waiting for more: what a commit costs by itself is well divided.
+const GROUP_BLOCKS_ENOUGH: usize = 64;
 /// Blocks of one commit.
-const GROUP_BLOCKS_MAX: usize = 128;
+const GROUP_BLOCKS_MAX: usize = 512;
 /// Bytes of one commit: MySQL's default max_allowed_packet is 16 MiB or more.
 const GROUP_BYTES_MAX: usize = 8 << 20;
 
@@ -58,6 +61,7 @@ pub struct Taken {
 
 struct Waiting {
     block: Arriving,
+    since: Instant,
     answer: oneshot::Sender<Result<PushOutcome, StoreError>>,
 }
 
@@ -66,6 +70,31 @@ struct Waiting {
 pub struct Intake {
     store: Store,
     queue: mpsc::Sender<Waiting>,
+    waiting: Arc<Crowd>,
+}
+
+/// How many blocks wait, and the bell for when they are enough. Ringing for every block would wake the committer a
+/// hundred times a commit.
+#[derive(Default)]
+struct Crowd {
+    blocks: AtomicUsize,
+    enough: Notify,
+}
+
+impl Crowd {
+    fn join(&self) {
+        if self.blocks.fetch_add(1, Ordering::Relaxed) + 1 == GROUP_BLOCKS_ENOUGH {
+            self.enough.notify_one();
+        }
+    }
+
+    fn is_enough(&self) -> bool {
+        self.blocks.load(Ordering::Relaxed) >= GROUP_BLOCKS_ENOUGH
+    }
+
+    fn leave(&self, blocks: usize) {
+        self.blocks.fetch_sub(blocks, Ordering::Relaxed);
+    }
 }
 
 impl Intake {
@@ -73,8 +102,9 @@ impl Intake {
     #[must_use]
     pub fn start(store: Store, in_flight_max: usize) -> Self {
         let (queue, arriving) = mpsc::channel(in_flight_max);
-        tokio::spawn(commit_groups(store.clone(), arriving));
-        Self { store, queue }
+        let waiting = Arc::new(Crowd::default());
+        tokio::spawn(commit_groups(store.clone(), arriving, Arc::clone(&waiting)));
+        Self { store, queue, waiting }
     }
 
     /// Checks a block of `host`, stores it and says what to answer.
@@ -119,7 +149,10 @@ impl Intake {
             urgent: urgent.clone(),
             bytes,
         };
-        self.queue.send(Waiting { block, answer }).await.map_err(|_| IntakeError::Stopping)?;
+        // Nothing is awaited between the two, so that each that is counted is there.
+        let place = self.queue.reserve().await.map_err(|_| IntakeError::Stopping)?;
+        self.waiting.join();
+        place.send(Waiting { block, since: Instant::now(), answer });
         let outcome = outcome.await.map_err(|_| IntakeError::Stopping)??;
         if let Some(reason) = outcome.refused {
             return Err(IntakeError::Refused(reason));
@@ -136,20 +169,21 @@ impl Intake {
     }
 }
 
-async fn commit_groups(store: Store, mut arriving: mpsc::Receiver<Waiting>) {
+async fn commit_groups(store: Store, mut arriving: mpsc::Receiver<Waiting>, waiting: Arc<Crowd>) {
     while let Some(first) = arriving.recv().await {
+        // What came while the last group was committed has waited already.
+        let deadline = first.since + GATHER;
+        if !waiting.is_enough() {
+            let _ = timeout_at(deadline, waiting.enough.notified()).await;
+        }
         let mut bytes = first.block.bytes.len();
         let mut group = vec![first];
-        let deadline = Instant::now() + GATHER;
         while group.len() < GROUP_BLOCKS_MAX && bytes < GROUP_BYTES_MAX {
-            match timeout_at(deadline, arriving.recv()).await {
-                Ok(Some(next)) => {
-                    bytes += next.block.bytes.len();
-                    group.push(next);
-                }
-                Ok(None) | Err(_) => break,
-            }
+            let Ok(next) = arriving.try_recv() else { break };
+            bytes += next.block.bytes.len();
+            group.push(next);
         }
+        waiting.leave(group.len());
         let (blocks, answers): (Vec<_>, Vec<_>) =
             group.into_iter().map(|waiting| (waiting.block, waiting.answer)).unzip();
         let blocks = Arc::new(blocks);

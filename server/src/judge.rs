@@ -327,17 +327,16 @@ impl Judge {
         now_ms: i64,
     ) -> Result<(), StoreError> {
         let rules = self.rules(now_ms).await?;
+        self.open(lane, host).await?;
         for sight in sights {
             for rule in rules.iter() {
-                self.show(
-                    lane,
-                    rule,
-                    host,
-                    names,
-                    &sight.target,
-                    Look { seen: sight.seen, held, now_ms, digest: None },
-                )
-                .await?;
+                // Most looks end here: nothing is open, and nothing begins.
+                let is_calm = lane.open.as_ref().is_some_and(HashMap::is_empty);
+                if is_calm && !watch::may_begin(rule, sight.seen) {
+                    continue;
+                }
+                let look = Look { seen: sight.seen, held, now_ms, digest: None };
+                self.show(lane, rule, host, names, &sight.target, look).await?;
             }
         }
         Ok(())
@@ -443,12 +442,14 @@ impl Names {
     }
 
     fn knows(&self, host: HostId, entity: EntityId) -> bool {
-        entity == EntityId::of_host(host) || self.entities.contains_key(&entity)
+        self.entities.contains_key(&entity) || entity == EntityId::of_host(host)
     }
 
     fn kind(&self, host: HostId, entity: EntityId) -> EntityKind {
-        let unknown = if entity == EntityId::of_host(host) { EntityKind::Host } else { EntityKind::Workload };
-        self.entities.get(&entity).map_or(unknown, |(_, _, kind)| *kind)
+        if let Some((.., kind)) = self.entities.get(&entity) {
+            return *kind;
+        }
+        if entity == EntityId::of_host(host) { EntityKind::Host } else { EntityKind::Workload }
     }
 }
 

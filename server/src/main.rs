@@ -28,6 +28,10 @@ use forewarn_server::{adopted, http, telemetry};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+/// A thousand connections leave small pieces in the C library's heap of every thread, and it keeps them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Name of the first user.
 const ADMIN: &str = "admin";
 /// A local agent's token lives this long: it is read at once.
@@ -268,6 +272,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let jobs = Jobs {
         store: store.clone(),
         settings: settings.clone(),
+        intake: intake.clone(),
         judge: Arc::clone(&judge),
         outbox: Arc::clone(&outbox),
         share: Arc::clone(&share),

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail};
 
-use crate::forecast::score::{TICK_MS, ticks};
+use crate::forecast::score::TICK_MS;
 use crate::forecast::{self, Model, State};
 use crate::model::forecast::State as Answer;
 use file::{Manifest, Task};
@@ -119,52 +119,68 @@ pub fn show_progress(done: usize, all: usize) {
     }
 }
 
+/// A replay of one series, tick by tick: what has not been handed over cannot be looked at.
+pub struct Replay<'a> {
+    task: &'a Task,
+    model: &'a Model,
+    state: Option<State>,
+}
+
+impl<'a> Replay<'a> {
+    /// Before the first sample.
+    #[must_use]
+    pub fn new(task: &'a Task, model: &'a Model) -> Self {
+        Self { task, model, state: None }
+    }
+
+    /// Takes the samples since the tick before and gives the row of this one, if there is something to say.
+    pub fn tick(&mut self, points: &[(i64, f64)], tick_ms: i64) -> Option<String> {
+        let (task, horizon_ms) = (self.task, self.task.horizon_s * 1000);
+        let state = self.state.take().unwrap_or_else(|| State::new(horizon_ms, self.model));
+        let (state, said) = forecast::step(state, points, task.threshold, horizon_ms, tick_ms, self.model);
+        self.state = Some(state);
+        if tick_ms < task.question().judged_from_ms || !(said.warned || said.probability >= PROBABILITY_MIN) {
+            return None;
+        }
+        let seconds = |ms: i64| (ms / 1000).to_string();
+        let crossing = said.likely_ms.map(seconds).unwrap_or_default();
+        let (early, late) = match said.state {
+            Answer::Warning { earliest_ms, latest_ms, .. } => (seconds(earliest_ms), seconds(latest_ms)),
+            Answer::Breached | Answer::Stable | Answer::NoForecast { .. } => Default::default(),
+        };
+        let (at, warn, probability) = (tick_ms / 1000, u8::from(said.warned), said.probability);
+        Some(format!("{},{at},{warn},{crossing},{probability:.3},{early},{late}\n", task.id))
+    }
+}
+
+/// The ticks of a recording, each with the samples since the one before.
+pub fn ticks(points: &[(i64, f64)]) -> impl Iterator<Item = (i64, &[(i64, f64)])> {
+    let first = points.first().map_or(0, |p| p.0 + (TICK_MS - p.0.rem_euclid(TICK_MS)) % TICK_MS);
+    let end = points.last().map_or(i64::MIN, |p| p.0);
+    let mut rest = points;
+    (first..=end).step_by(TICK_MS as usize).map(move |tick| {
+        let (new, later) = rest.split_at(rest.partition_point(|p| p.0 <= tick));
+        rest = later;
+        (tick, new)
+    })
+}
+
 /// Replays one series, in time order, and returns its rows.
 ///
 /// # Errors
 /// If `cancel` turned true.
 pub fn replay(points: &[(i64, f64)], task: &Task, model: &Model, cancel: &AtomicBool) -> Result<String> {
-    let mut rows = String::new();
-    let (Some(first), Some(end)) = (points.first(), points.last()) else {
-        return Ok(rows);
-    };
-    if end.0 - first.0 > SPAN_MS_MAX {
+    if let (Some(first), Some(end)) = (points.first(), points.last())
+        && end.0 - first.0 > SPAN_MS_MAX
+    {
         bail!("task {}: the first and the last sample are more than fifty years apart; mend the timestamps", task.id);
     }
-    let horizon_ms = task.horizon_s * 1000;
-    let mut state = State::new(horizon_ms, model);
-    let judged_from = ticks(&task.question(), end.0).next().unwrap_or(end.0);
-    let mut tick = first.0.div_euclid(TICK_MS) * TICK_MS;
-    tick += if tick < first.0 { TICK_MS } else { 0 };
-    let mut taken = 0;
-    while tick <= end.0 {
+    let (mut replay, mut rows) = (Replay::new(task, model), String::new());
+    for (tick, new) in ticks(points) {
         if cancel.load(Ordering::Relaxed) {
             bail!("cancelled");
         }
-        let upto = taken + points[taken..].partition_point(|p| p.0 <= tick);
-        let (next, said) = forecast::step(state, &points[taken..upto], task.threshold, horizon_ms, tick, model);
-        state = next;
-        taken = upto;
-        let warn = said.warned;
-        if tick >= judged_from && (warn || said.probability >= PROBABILITY_MIN) {
-            use std::fmt::Write as _;
-            let crossing = said.likely_ms.map(|t| (t / 1000).to_string()).unwrap_or_default();
-            let (early, late) = match said.state {
-                Answer::Warning { earliest_ms, latest_ms, .. } => {
-                    ((earliest_ms / 1000).to_string(), (latest_ms / 1000).to_string())
-                }
-                Answer::Breached | Answer::Stable | Answer::NoForecast { .. } => Default::default(),
-            };
-            writeln!(
-                rows,
-                "{},{},{},{crossing},{:.3},{early},{late}",
-                task.id,
-                tick / 1000,
-                u8::from(warn),
-                said.probability
-            )?;
-        }
-        tick += TICK_MS;
+        rows.extend(replay.tick(new, tick));
     }
     Ok(rows)
 }

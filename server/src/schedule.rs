@@ -2,6 +2,7 @@
 //! Each job may run twice without harm, none is on the path of an arriving block, and a failing round is tried again.
 
 mod book;
+mod footprint;
 mod forecast;
 
 use std::sync::Arc;
@@ -11,11 +12,13 @@ use forewarn_common::clock;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
+use crate::intake::Intake;
 use crate::judge::Judge;
 use crate::outbox::Outbox;
 use crate::settings::Settings;
 use crate::share::Share;
 use crate::store::{Retention, Store, StoreError};
+use footprint::Footprint;
 pub use forecast::{Forecaster, Tally};
 
 /// How often due hosts and due deliveries are looked for.
@@ -33,6 +36,8 @@ pub struct Jobs {
     pub store: Store,
     /// The settings.
     pub settings: Settings,
+    /// Where blocks go.
+    pub intake: Intake,
     /// Who judges.
     pub judge: Arc<Judge>,
     /// Who tells.
@@ -48,8 +53,9 @@ pub fn start(jobs: &Jobs, stop: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
     let compact = Duration::from_millis(jobs.settings.store.compact_every_ms as u64);
     let (forecaster, ticker, sender, compactor, keeper) =
         (jobs.clone(), jobs.clone(), jobs.clone(), jobs.clone(), jobs.clone());
+    let measure_ms = jobs.settings.store.measure_every_ms;
     let (carried, halt) = (Arc::new(Mutex::new(Forecaster::default())), stop.clone());
-    vec![
+    let mut running = vec![
         every("forecast", LOOK, stop.clone(), move || {
             let (jobs, carried, stopping) = (forecaster.clone(), Arc::clone(&carried), halt.clone());
             async move { carried.lock().await.round(&jobs, &stopping, clock::wall_ms()).await }
@@ -73,7 +79,21 @@ pub fn start(jobs: &Jobs, stop: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
             let jobs = keeper.clone();
             async move { if jobs.share.owns_job("retention") { jobs.retain().await } else { Ok(()) } }
         }),
-    ]
+    ];
+    if measure_ms > 0 {
+        let (jobs, footprint) = (jobs.clone(), Arc::new(Mutex::new(Footprint::default())));
+        running.push(every("footprint", Duration::from_millis(measure_ms as u64), stop.clone(), move || {
+            let (jobs, footprint) = (jobs.clone(), Arc::clone(&footprint));
+            async move {
+                if jobs.share.owns_job("footprint") {
+                    footprint.lock().await.tell(&jobs, clock::wall_ms()).await
+                } else {
+                    Ok(())
+                }
+            }
+        }));
+    }
+    running
 }
 
 fn every<F, Fut>(name: &'static str, period: Duration, mut stop: watch::Receiver<bool>, job: F) -> JoinHandle<()>

@@ -135,6 +135,10 @@ pub struct Store {
     pub compact_every_ms: i64,
     /// Bytes of merged rows that are kept in memory for reading them again.
     pub cache_bytes: usize,
+    /// How often the database is measured; 0: never.
+    pub measure_every_ms: i64,
+    /// How many bytes a MySQL database may come to; 0: not known.
+    pub size_bytes_max: i64,
 }
 
 /// `[notify]`
@@ -248,6 +252,8 @@ impl Default for Store {
             incident_days: 400,
             compact_every_ms: 600_000,
             cache_bytes: 32 << 20,
+            measure_every_ms: 60_000,
+            size_bytes_max: 0,
         }
     }
 }
@@ -410,6 +416,15 @@ impl RawSettings {
         if self.store.cache_bytes > 64 << 30 {
             return refuse("store.cache_bytes", self.store.cache_bytes.to_string(), "give 0 to 68719476736 (64 GiB)");
         }
+        let every_ms = self.store.measure_every_ms;
+        if every_ms != 0 && !(1000..=120_000).contains(&every_ms) {
+            // A host that says nothing for three minutes counts as silent.
+            return refuse("store.measure_every_ms", every_ms.to_string(), "give 0 (never) or 1000 to 120000");
+        }
+        if self.store.size_bytes_max < 0 {
+            let got = self.store.size_bytes_max.to_string();
+            return refuse("store.size_bytes_max", got, "give 0 (not known) or a number of bytes");
+        }
         for (key, got) in [
             ("limits.connections_max", self.limits.connections_max),
             ("limits.blocks_in_flight_max", self.limits.blocks_in_flight_max),
@@ -474,6 +489,8 @@ mod tests {
             ("[site]\nzone = \"Mars/Base\"", "site.zone = Mars/Base is not accepted"),
             ("[https]\ncert_file = \"a.pem\"", "give cert_file and key_file, or neither"),
             ("[store]\nfull_days = 0", "store.full_days = 0 is not accepted; give 1 to 3650 days"),
+            ("[store]\nmeasure_every_ms = 300000", "measure_every_ms = 300000 is not accepted; give 0 (never) or 1000"),
+            ("[store]\nsize_bytes_max = -1", "store.size_bytes_max = -1 is not accepted; give 0 (not known)"),
             (
                 "[fallback_channel]\nkind = \"pager\"",
                 "fallback_channel.kind = pager is not accepted; give dingtalk, wecom",

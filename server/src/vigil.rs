@@ -1,5 +1,5 @@
 //! The watch over the database itself. While it answers, this server's beat is counted in it and `share` learns who
-//! lives; when it is gone, the fallback channel of the settings hears so once, and once when it is back.
+//! lives; when it is gone or takes nothing, the fallback channel of the settings hears so once, and once when it is back.
 //!
 //! Nothing here needs the database to speak, and nothing is judged. Without a database the servers of a site cannot
 //! agree who speaks: each waits its turn, the longest running first, and keeps still when one before it still answers.
@@ -204,6 +204,7 @@ async fn stopping(stop: &mut watch::Receiver<bool>) {
 }
 
 async fn beat(store: &Store, share: &Share, own: &Peer) -> Result<(), StoreError> {
+    store.ping_write().await?;
     if !store.is_shared() {
         return store.ping().await;
     }

@@ -62,6 +62,26 @@ fn log_rotation_that_never_crosses_stays_silent() {
 }
 
 #[test]
+fn nightly_copy_that_has_stopped_growing_is_no_fill() {
+    for seed in 0..6 {
+        let mut dice = stories::Dice::new(seed);
+        let copy = dice.between(10.0, 15.0);
+        let night: Vec<f64> = (0..3 * DAY)
+            .map(|i| {
+                let hour = (i % DAY) as f64 / 12.0;
+                let written = if hour < 6.0 { ((hour - 1.0) / 3.0).clamp(0.0, 1.0) } else { 0.0 };
+                46.0 + copy * written + 0.05 * dice.normal()
+            })
+            .collect();
+        let said = replay(&night, 90.0, 24 * HOUR_MS, &model());
+        // Until the first one is gone nothing tells it from a fill.
+        let after_first = 7 * DAY / 24;
+        let late = said[after_first..].iter().position(|f| f.warned);
+        assert_eq!(late, None, "seed {seed}: warned so many buckets after the first copy");
+    }
+}
+
+#[test]
 fn steady_fill_is_foreseen_hours_ahead() {
     for seed in 0..6 {
         let values = stories::steady_fill(seed, 10);

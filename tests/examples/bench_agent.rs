@@ -5,12 +5,16 @@
 //! here is a test: the figures are printed, the bars are kept in the issue.
 #![allow(clippy::print_stdout, reason = "a bench prints its figures")]
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -21,6 +25,7 @@ use forewarn_tests::folder::Folder;
 use forewarn_tests::process::{Process, run};
 use forewarn_tests::program::program;
 use forewarn_tests::server::Server;
+use rustix::time::{ClockId, clock_gettime};
 
 /// The interval at which agent and peers sample.
 const ROUND_S: u64 = 10;
@@ -85,12 +90,18 @@ fn main() -> Result<()> {
     std::thread::sleep(WARM_UP);
     let id = agent.process()?.id();
 
+    // The peer that costs least runs in the same minutes, so that both meet the same machine.
+    let collectd = plan.peers.then(Peer::collectd);
+    let floor = Floor::start(id);
     let wire_before = relay.counts();
     let (before, dockerd_before) = (Cost::of(id), dockerd_ns(&engine));
+    let collectd_before = collectd.as_ref().and_then(|peer| Some(Cost::of(peer.as_ref().ok()?.process.id())));
     std::thread::sleep(plan.span());
     let (after, dockerd_after) = (Cost::of(id), dockerd_ns(&engine));
+    let floor = floor.end();
     let wire = relay.counts();
     let memory = Memory::of(id);
+    let collectd = collectd.map(|peer| peer.map(|peer| peer.after(&collectd_before.unwrap_or_default(), &plan)));
 
     let series = series(&agent, &engine)?;
     println!("series ({}):", series.len());
@@ -106,6 +117,11 @@ fn main() -> Result<()> {
     );
     println!("  cpu               {cpu_ms:.3} ms a {ROUND_S} s round, encode and TLS push included");
     println!("  wake-ups          {:.1} a round", (after.switches - before.switches) as f64 / rounds);
+    println!(
+        "  floor             {:.3} ms a round for the bare reads of the {} kernel files that the agent holds",
+        floor.cpu_ns as f64 / 1e6 / rounds,
+        floor.files
+    );
     let dockerd = (dockerd_after - dockerd_before) as f64 / 1e6 / rounds;
     println!("  dockerd           {dockerd:.2} ms a round beside the agent, {dockerd_alone:.2} ms without it");
     println!("  {memory}");
@@ -123,13 +139,13 @@ fn main() -> Result<()> {
         storm(&engine, id)?;
     }
     agent.stop()?;
-    if plan.peers {
-        for peer in [Peer::collectd, Peer::node_exporter] {
-            match peer(&plan) {
-                Ok(peer) => println!("{peer}  ratio             agent / peer: cpu {:.2}", cpu_ms / peer.cpu_ms),
-                Err(error) => println!("peer left out: {error:#}"),
-            }
-        }
+    let tell = |peer: Result<Peer>| match peer {
+        Ok(peer) => println!("{peer}  ratio             agent / peer: cpu {:.2}", cpu_ms / peer.cpu_ms),
+        Err(error) => println!("peer left out: {error:#}"),
+    };
+    if let Some(collectd) = collectd {
+        tell(collectd);
+        tell(Peer::node_exporter(&plan));
     }
     Ok(())
 }
@@ -158,6 +174,48 @@ fn storm(engine: &Engine, agent: u32) -> Result<()> {
         mib(pss_max)
     );
     Ok(())
+}
+
+/// Reads what the agent holds of `/proc` and cgroups as often as it samples, and does nothing else: what is left of
+/// the agent's cost when all that is its own is taken away.
+struct Floor {
+    stop: Sender<()>,
+    thread: JoinHandle<FloorCost>,
+}
+
+struct FloorCost {
+    cpu_ns: u64,
+    files: usize,
+}
+
+impl Floor {
+    fn start(agent: u32) -> Self {
+        let (stop, stopped) = channel();
+        let thread = std::thread::spawn(move || {
+            let held = std::fs::read_dir(format!("/proc/{agent}/fd")).into_iter().flatten().flatten();
+            let names = held.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+            let kernel = names.filter(|name| name.starts_with("/proc") || name.starts_with("/sys/fs/cgroup"));
+            let files: Vec<File> = kernel.filter_map(|name| File::open(name).ok()).collect();
+            let mut buffer = vec![0; 64 << 10];
+            let spent_ns = || {
+                let spent = clock_gettime(ClockId::ThreadCPUTime);
+                (spent.tv_sec * 1_000_000_000 + spent.tv_nsec).unsigned_abs()
+            };
+            let begun_ns = spent_ns();
+            while stopped.recv_timeout(Duration::from_secs(ROUND_S)).is_err() {
+                for file in &files {
+                    _ = file.read_at(&mut buffer, 0);
+                }
+            }
+            FloorCost { cpu_ns: spent_ns() - begun_ns, files: files.len() }
+        });
+        Self { stop, thread }
+    }
+
+    fn end(self) -> FloorCost {
+        _ = self.stop.send(());
+        self.thread.join().unwrap_or(FloorCost { cpu_ns: 0, files: 0 })
+    }
 }
 
 /// Entity-less names of the series of one sample, by the agent's own word.
@@ -352,6 +410,38 @@ fn pass(mut from: &TcpStream, mut to: &TcpStream, count: &AtomicU64) {
     _ = to.shutdown(Shutdown::Write);
 }
 
+/// A peer that runs.
+struct Running {
+    name: &'static str,
+    process: Process,
+    folder: Folder,
+    binary_bytes: u64,
+}
+
+impl Running {
+    fn start(name: &'static str, command: &Command, folder: Folder) -> Result<Self> {
+        let binary = Path::new(command.get_program());
+        let binary_bytes =
+            std::fs::metadata(binary).with_context(|| format!("{} is not installed", binary.display()))?.len();
+        let process = Process::start(name, command, &folder.join("log"))?;
+        std::thread::sleep(Duration::from_secs(2 * ROUND_S));
+        Ok(Self { name, process, folder, binary_bytes })
+    }
+
+    /// What it cost since `before`.
+    fn after(self, before: &Cost, plan: &Plan) -> Peer {
+        let cpu_ms = (Cost::of(self.process.id()).cpu_ns - before.cpu_ns) as f64 / 1e6 / plan.rounds();
+        let memory = Memory::of(self.process.id());
+        Peer {
+            name: self.name,
+            cpu_ms,
+            memory,
+            series: csv_columns(&self.folder.join("data")),
+            binary_bytes: self.binary_bytes,
+        }
+    }
+}
+
 /// A peer under the same measure.
 struct Peer {
     name: &'static str,
@@ -362,9 +452,8 @@ struct Peer {
 }
 
 impl Peer {
-    fn collectd(plan: &Plan) -> Result<Self> {
+    fn collectd() -> Result<Running> {
         let folder = Folder::new("collectd")?;
-        let data = folder.join("csv");
         let plugins: String = ["cpu", "memory", "df", "disk", "interface", "load", "csv"]
             .map(|name| format!("LoadPlugin {name}\n"))
             .concat();
@@ -373,15 +462,13 @@ impl Peer {
             format!(
                 "Hostname \"bench\"\nFQDNLookup false\nBaseDir \"{0}\"\nPIDFile \"{0}/pid\"\n\
                  PluginDir \"/usr/lib/collectd\"\nTypesDB \"/usr/share/collectd/types.db\"\nInterval {ROUND_S}\n\
-                 {plugins}<Plugin csv>\nDataDir \"{1}\"\n</Plugin>\n",
-                folder.path().display(),
-                data.display()
+                 {plugins}<Plugin csv>\nDataDir \"{0}/data\"\n</Plugin>\n",
+                folder.path().display()
             ),
         )?;
         let mut command = Command::new("/usr/sbin/collectd");
         command.arg("-f").arg("-C").arg(config);
-        let peer = Self::measure("collectd (csv, no push, no containers)", &command, &folder, plan, || Ok(()))?;
-        Ok(Self { series: csv_columns(&data), ..peer })
+        Running::start("collectd (csv, no push, no containers)", &command, folder)
     }
 
     fn node_exporter(plan: &Plan) -> Result<Self> {
@@ -396,35 +483,13 @@ impl Peer {
             stream.read_to_string(&mut text)?;
             Ok(text)
         };
-        let mut series = 0;
-        let peer =
-            Self::measure("node_exporter (scraped plain, no push, no containers)", &command, &folder, plan, || {
-                series = scrape()?.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase())).count();
-                Ok(())
-            })?;
-        Ok(Self { series, ..peer })
-    }
-
-    fn measure(
-        name: &'static str,
-        command: &Command,
-        folder: &Folder,
-        plan: &Plan,
-        mut round: impl FnMut() -> Result<()>,
-    ) -> Result<Self> {
-        let binary = Path::new(command.get_program());
-        let binary_bytes =
-            std::fs::metadata(binary).with_context(|| format!("{} is not installed", binary.display()))?.len();
-        let process = Process::start(name, command, &folder.join("log"))?;
-        std::thread::sleep(Duration::from_secs(2 * ROUND_S));
-        let before = Cost::of(process.id());
-        let begun = Instant::now();
+        let running = Running::start("node_exporter (scraped plain, no push, no containers)", &command, folder)?;
+        let (before, begun, mut series) = (Cost::of(running.process.id()), Instant::now(), 0);
         while begun.elapsed() < plan.span() {
-            round()?;
+            series = scrape()?.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase())).count();
             std::thread::sleep(Duration::from_secs(ROUND_S));
         }
-        let cpu_ms = (Cost::of(process.id()).cpu_ns - before.cpu_ns) as f64 / 1e6 / plan.rounds();
-        Ok(Self { name, cpu_ms, memory: Memory::of(process.id()), series: 0, binary_bytes })
+        Ok(Self { series, ..running.after(&before, plan) })
     }
 }
 

@@ -22,6 +22,8 @@ const PASSWORD: &str = "quiet-harbour-73";
 pub struct MariaDb {
     daemon: Option<Process>,
     port: u16,
+    data: PathBuf,
+    options: Vec<String>,
     folder: Folder,
 }
 
@@ -31,8 +33,16 @@ impl MariaDb {
     /// # Errors
     /// When MariaDB is missing or does not come up.
     pub fn start() -> Result<Self> {
+        Self::start_with(None, &[])
+    }
+
+    /// The same with its data elsewhere, and with options of its own.
+    ///
+    /// # Errors
+    /// When MariaDB is missing or does not come up.
+    pub fn start_with(data: Option<PathBuf>, options: &[String]) -> Result<Self> {
         let folder = Folder::new("db")?;
-        let data = folder.join("data");
+        let data = data.unwrap_or_else(|| folder.join("data"));
         // A temporary folder of its own: databases that share one remove each other's tables in it.
         let scratch = folder.join("tmp");
         std::fs::create_dir(&scratch)?;
@@ -41,7 +51,7 @@ impl MariaDb {
         install.arg(format!("--tmpdir={}", scratch.display()));
         install.args(["--user=root", "--auth-root-authentication-method=normal", "--skip-test-db"]);
         run(&mut install).context("install mariadb-server (make machine)")?;
-        let mut database = Self { daemon: None, port: free_port()?, folder };
+        let mut database = Self { daemon: None, port: free_port()?, data, options: options.to_vec(), folder };
         database.restart()?;
         database.as_root(&format!(
             "CREATE DATABASE {USER} CHARACTER SET utf8mb4;
@@ -60,10 +70,11 @@ impl MariaDb {
         let path = |name: &str| self.folder.join(name).display().to_string();
         let mut command = Command::new("mariadbd");
         command.arg("--no-defaults").args(["--user=root", "--bind-address=127.0.0.1", "--skip-name-resolve"]);
-        command.arg(format!("--datadir={}", path("data"))).arg(format!("--socket={}", path("sock")));
+        command.arg(format!("--datadir={}", self.data.display())).arg(format!("--socket={}", path("sock")));
         command.arg(format!("--tmpdir={}", path("tmp")));
         command.arg(format!("--pid-file={}", path("pid"))).arg(format!("--port={}", self.port));
         command.args(["--innodb-buffer-pool-size=64M", "--innodb-log-file-size=48M", "--max-allowed-packet=64M"]);
+        command.args(&self.options);
         let mut daemon = Process::start("mariadbd", &command, &self.folder.join("mariadbd.log"))?;
         daemon.wait_until("the database to answer", START_PATIENCE, || self.as_root("SELECT 1").map(Some))?;
         self.daemon = Some(daemon);
@@ -106,10 +117,32 @@ impl MariaDb {
         self.daemon.as_ref().context("the database does not run")?.thaw()
     }
 
+    /// The port that it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The address of the database as the server's settings want it.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("mysql://{USER}:{PASSWORD}@127.0.0.1:{}/{USER}", self.port)
+        self.url_at(self.port)
+    }
+
+    /// The same where another port leads to it.
+    #[must_use]
+    pub fn url_at(&self, port: u16) -> String {
+        format!("mysql://{USER}:{PASSWORD}@127.0.0.1:{port}/{USER}")
+    }
+
+    /// A client that runs one statement as the product's user, for connections that are held.
+    #[must_use]
+    pub fn client(&self, sql: &str) -> Command {
+        let mut client = Command::new("mariadb");
+        client.args(["--no-defaults", "--batch", "--skip-column-names", "--protocol=tcp", "--host=127.0.0.1"]);
+        client.args([&format!("--port={}", self.port), &format!("--user={USER}"), USER, "-e", sql]);
+        client.env("MYSQL_PWD", PASSWORD);
+        client
     }
 
     /// Rows of a query over TCP as the product's user, tab between fields.
@@ -117,14 +150,15 @@ impl MariaDb {
     /// # Errors
     /// When the database refuses it.
     pub fn query(&self, sql: &str) -> Result<Vec<String>> {
-        let mut client = Command::new("mariadb");
-        client.args(["--no-defaults", "--batch", "--skip-column-names", "--protocol=tcp", "--host=127.0.0.1"]);
-        client.args([&format!("--port={}", self.port), &format!("--user={USER}"), USER, "-e", sql]);
-        client.env("MYSQL_PWD", PASSWORD);
+        let mut client = self.client(sql);
         Ok(run(&mut client)?.lines().map(str::to_owned).collect())
     }
 
-    fn as_root(&self, sql: &str) -> Result<String> {
+    /// What a statement answers to root.
+    ///
+    /// # Errors
+    /// When the database refuses it.
+    pub fn as_root(&self, sql: &str) -> Result<String> {
         let mut client = Command::new("mariadb");
         client.args(["--no-defaults", "--batch", "--user=root"]);
         client.arg(format!("--socket={}", self.folder.join("sock").display())).args(["-e", sql]);

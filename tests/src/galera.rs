@@ -149,6 +149,19 @@ impl Galera {
         format!("mysql://{USER}:{PASSWORD}@{}/{USER}", nodes.join(","))
     }
 
+    /// The node that most connections of the product lead to.
+    ///
+    /// # Errors
+    /// When a node does not answer.
+    pub fn busiest(&self) -> Result<usize> {
+        let connected = |node: usize| -> Result<usize> {
+            let sql = format!("SELECT COUNT(*) FROM information_schema.processlist WHERE user = '{USER}'");
+            Ok(self.as_root(node, &sql)?.trim().parse()?)
+        };
+        let counts = (0..NODES).map(connected).collect::<Result<Vec<_>>>()?;
+        Ok((0..NODES).max_by_key(|node| counts[*node]).unwrap_or(0))
+    }
+
     /// Rows of a query on one node, tab between fields.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ pub mod http;
 pub mod network;
 pub mod process;
 pub mod program;
+pub mod proxy;
 pub mod server;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -12,15 +12,18 @@ use futures_util::StreamExt;
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
 
-use super::state::{Diff, has_own_network, health_code, kept_labels};
-use super::{INSTANCES_MAX, Instance, LogWay, Notice, Place};
+use super::state::{Diff, address, has_own_network, health_code, kept_labels};
+use super::{INSTANCES_MAX, Instance, LogWay, Maker, Notice, Place};
 
 /// Seconds that a request may take; the event stream has no end of its own.
 const TIMEOUT_S: u64 = 30;
 /// Signals that ask a program to reload or report, not to end: HUP, USR1, USR2, CHLD, CONT, URG, WINCH.
 const HARMLESS_SIGNALS: [&str; 7] = ["1", "10", "12", "17", "18", "23", "28"];
-/// Events that matter here.
-const EVENTS: [&str; 7] = ["start", "die", "oom", "health_status", "kill", "destroy", "rename"];
+/// Events that matter here, as Docker calls them and as Podman does.
+const EVENTS: [&str; 10] =
+    ["start", "die", "died", "oom", "health_status", "kill", "stop", "destroy", "remove", "rename"];
+/// How Podman calls itself among the parts of the engine.
+const PODMAN: &str = "Podman Engine";
 
 /// How watching ended.
 pub(super) struct Ended {
@@ -30,27 +33,39 @@ pub(super) struct Ended {
     pub(super) error: String,
 }
 
-async fn connect(socket: &Path) -> Result<(Docker, String), bollard::errors::Error> {
+/// The engine behind a socket.
+#[derive(Debug, Clone)]
+struct Engine {
+    docker: Docker,
+    maker: Maker,
+    version: String,
+}
+
+async fn connect(socket: &Path) -> Result<Engine, bollard::errors::Error> {
     let path = socket.to_string_lossy();
     let docker = Docker::connect_with_unix(&path, TIMEOUT_S, API_DEFAULT_VERSION)?.negotiate_version().await?;
-    let version = docker.version().await?.version.unwrap_or_default();
-    Ok((docker, version))
+    let said = docker.version().await?;
+    let is_podman = said.components.unwrap_or_default().iter().any(|part| part.name == PODMAN);
+    let maker = if is_podman { Maker::Podman } else { Maker::Docker };
+    let name = if is_podman { "Podman " } else { "" };
+    Ok(Engine { docker, maker, version: format!("{name}{}", said.version.unwrap_or_default()) })
 }
 
 /// Looks once.
 pub(super) async fn look(place: &Place, socket: &Path) -> Result<(String, Vec<Instance>), bollard::errors::Error> {
-    let (docker, version) = connect(socket).await?;
-    Ok((version, list(&docker, place).await?))
+    let engine = connect(socket).await?;
+    let instances = list(&engine, place).await?;
+    Ok((engine.version, instances))
 }
 
-async fn list(docker: &Docker, place: &Place) -> Result<Vec<Instance>, bollard::errors::Error> {
+async fn list(engine: &Engine, place: &Place) -> Result<Vec<Instance>, bollard::errors::Error> {
     let options = ListContainersOptions { all: true, ..ListContainersOptions::default() };
-    let mut found = docker.list_containers(Some(options)).await?;
+    let mut found = engine.docker.list_containers(Some(options)).await?;
     // Running ones first: of too many, those that ended long ago are left out.
     found.sort_by_key(|one| std::cmp::Reverse(one.created));
     let mut instances = Vec::new();
     for id in found.into_iter().filter_map(|one| one.id).take(INSTANCES_MAX) {
-        match inspect(docker, place, &id).await {
+        match inspect(engine, place, &id).await {
             Ok(instance) => instances.push(instance),
             // It ended and was removed since the list was made.
             Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {}
@@ -60,18 +75,21 @@ async fn list(docker: &Docker, place: &Place) -> Result<Vec<Instance>, bollard::
     Ok(instances)
 }
 
-async fn inspect(docker: &Docker, place: &Place, id: &str) -> Result<Instance, bollard::errors::Error> {
-    let said = docker.inspect_container(id, None::<InspectContainerOptions>).await?;
-    Ok(instance(said, place))
+async fn inspect(engine: &Engine, place: &Place, id: &str) -> Result<Instance, bollard::errors::Error> {
+    let said = engine.docker.inspect_container(id, None::<InspectContainerOptions>).await?;
+    Ok(instance(said, place, engine.maker))
 }
 
-fn instance(said: ContainerInspectResponse, place: &Place) -> Instance {
+fn instance(said: ContainerInspectResponse, place: &Place, maker: Maker) -> Instance {
     let state = said.state.unwrap_or_default();
     let config = said.config.unwrap_or_default();
     let host = said.host_config.unwrap_or_default();
     let log_driver = host.log_config.and_then(|log| log.typ).unwrap_or_default();
     let is_running = state.running.unwrap_or(false);
     let started_at = state.started_at.filter(|at| !at.starts_with("0001-")).unwrap_or_default();
+    let network_mode = host.network_mode.unwrap_or_default();
+    let networks = said.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+    let addresses = networks.values().filter_map(|network| network.ip_address.as_deref());
     let exit_code = state.exit_code.and_then(|code| i32::try_from(code).ok());
     Instance {
         id: said.id.unwrap_or_default(),
@@ -81,31 +99,34 @@ fn instance(said: ContainerInspectResponse, place: &Place) -> Instance {
         pid: state.pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0),
         is_running,
         exit_code: exit_code.filter(|_| !is_running && !started_at.is_empty()),
+        is_oom_killed: state.oom_killed.unwrap_or(false),
         health: state.health.and_then(|health| health.status).and_then(|status| health_code(status.as_ref())),
         started_at,
         restart_count: said.restart_count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0),
-        has_own_network: has_own_network(&host.network_mode.unwrap_or_default()),
-        log: place.log_way(&log_driver, &said.log_path.unwrap_or_default(), true),
+        address: address(&network_mode, addresses),
+        has_own_network: has_own_network(&network_mode),
+        log: place.log_way(&log_driver, &said.log_path.unwrap_or_default(), maker, true),
         log_driver,
     }
 }
 
 /// Tells about containers until the engine goes away or nobody listens.
 pub(super) async fn watch(place: &Place, socket: &Path, notices: &Sender<Notice>, diff: &mut Diff) -> Ended {
-    let (docker, version) = match connect(socket).await {
+    let engine = match connect(socket).await {
         Ok(reached) => reached,
         Err(error) => return Ended { connected: None, error: format!("{}: {error}", socket.display()) },
     };
+    let version = engine.version.clone();
     tracing::info!(version, "the container engine is reached");
     let mut session =
-        Session { docker, place, notices, known: HashMap::new(), listed_at_ms: 0, streams: JoinSet::new() };
+        Session { engine, place, notices, known: HashMap::new(), listed_at_ms: 0, streams: JoinSet::new() };
     let error = session.run(diff).await.err().map_or_else(|| "the event stream ended".to_owned(), |e| e.to_string());
     diff.set(session.known.into_values());
     Ended { connected: Some(version), error }
 }
 
 struct Session<'a> {
-    docker: Docker,
+    engine: Engine,
     place: &'a Place,
     notices: &'a Sender<Notice>,
     known: HashMap<String, Instance>,
@@ -119,7 +140,7 @@ impl Session<'_> {
     async fn run(&mut self, diff: &mut Diff) -> Result<(), bollard::errors::Error> {
         // Events are asked for from before the list: nothing falls between the two.
         let since_s = clock::wall_ms() / 1000;
-        let instances = list(&self.docker, self.place).await?;
+        let instances = list(&self.engine, self.place).await?;
         self.listed_at_ms = clock::wall_ms();
         self.known = instances.iter().map(|instance| (instance.id.clone(), instance.clone())).collect();
         for instance in &instances {
@@ -133,7 +154,7 @@ impl Session<'_> {
             ("event".to_owned(), EVENTS.map(str::to_owned).to_vec()),
         ]);
         let options = EventsOptions { since: Some(since_s.to_string()), until: None, filters: Some(filters) };
-        let docker = self.docker.clone();
+        let docker = self.engine.docker.clone();
         let mut events = std::pin::pin!(docker.events(Some(options)));
         while let Some(event) = events.next().await {
             while let Some(ended) = self.streams.try_join_next() {
@@ -167,7 +188,7 @@ impl Session<'_> {
                 }
                 (EventKind::Start, 0)
             }
-            "die" => {
+            "die" | "died" => {
                 let code = attribute("exitCode").and_then(|code| code.parse().ok()).unwrap_or(0);
                 let Some(known) = self.known.get_mut(&id).filter(|known| known.is_running || !may_be_known) else {
                     return Ok(());
@@ -175,13 +196,22 @@ impl Session<'_> {
                 (known.is_running, known.pid, known.exit_code) = (false, 0, Some(code));
                 let changed = Notice::Changed(Box::new(known.clone()));
                 self.tell(changed).await;
+                // Podman has no event of its own for it.
+                if self.engine.maker == Maker::Podman
+                    && inspect(&self.engine, self.place, &id).await.is_ok_and(|now| now.is_oom_killed)
+                {
+                    self.tell(Notice::Happened { id: id.clone(), at_ms, kind: EventKind::Oom, code: 0 }).await;
+                }
                 (EventKind::Die, code)
             }
             "oom" => (EventKind::Oom, 0),
             "health_status" => {
-                let Some(health) = action.split_once(": ").and_then(|(_, status)| health_code(status)) else {
-                    return Ok(());
+                // Podman says that there is news, not which.
+                let health = match action.split_once(": ") {
+                    Some((_, status)) => health_code(status),
+                    None => inspect(&self.engine, self.place, &id).await.ok().and_then(|now| now.health),
                 };
+                let Some(health) = health else { return Ok(()) };
                 let Some(known) = self.known.get_mut(&id).filter(|known| known.health != Some(health)) else {
                     return Ok(());
                 };
@@ -193,7 +223,9 @@ impl Session<'_> {
             "kill" if attribute("signal").is_none_or(|signal| !HARMLESS_SIGNALS.contains(&signal)) => {
                 (EventKind::Stop, 0)
             }
-            "destroy" => {
+            // Podman's word for it, before the end; Docker says this after the end, where it tells nothing new.
+            "stop" if self.known.get(&id).is_some_and(|known| known.is_running) => (EventKind::Stop, 0),
+            "destroy" | "remove" => {
                 self.tell(Notice::Happened { id: id.clone(), at_ms, kind: EventKind::Destroy, code: 0 }).await;
                 self.known.remove(&id);
                 self.tell(Notice::Removed { id }).await;
@@ -211,7 +243,7 @@ impl Session<'_> {
 
     /// Asks about one container and tells. `false` when it is gone already.
     async fn refresh(&mut self, id: &str) -> Result<bool, bollard::errors::Error> {
-        let instance = match inspect(&self.docker, self.place, id).await {
+        let instance = match inspect(&self.engine, self.place, id).await {
             Ok(instance) => instance,
             Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => return Ok(false),
             Err(error) => return Err(error),
@@ -230,7 +262,7 @@ impl Session<'_> {
         if instance.log != LogWay::Stream || !instance.is_running {
             return;
         }
-        let (docker, notices, id) = (self.docker.clone(), self.notices.clone(), instance.id.clone());
+        let (docker, notices, id) = (self.engine.docker.clone(), self.notices.clone(), instance.id.clone());
         let since_s = clock::wall_ms() / 1000;
         let since = if is_new { i32::try_from(since_s).unwrap_or(0) } else { 0 };
         let tail = if is_new { "all" } else { "0" };

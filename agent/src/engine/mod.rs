@@ -4,10 +4,13 @@
 //! The only room that knows bollard. It takes no statistics from the engine, and log content only where there is
 //! no file to read. Of the environment of a container nothing is kept.
 
+mod bolt;
 mod docker;
+mod podman;
 mod state;
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,11 +39,29 @@ const STATE_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a socket that is not there is tried.
 const SOCKET_RETRY: Duration = Duration::from_secs(15);
 
+/// Whose containers these are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Maker {
+    /// Docker Engine.
+    Docker,
+    /// Podman, which speaks Docker's language with words of its own.
+    Podman,
+}
+
+/// How the lines of a log file are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Writing {
+    /// As Docker's driver `json-file` does.
+    JsonFile,
+    /// As Kubernetes and Podman do, whatever Podman calls it.
+    Cri,
+}
+
 /// Where the content of a container's log comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LogWay {
-    /// A json-file, as this process sees it.
-    File(PathBuf),
+    /// A file, as this process sees it.
+    File(PathBuf, Writing),
     /// The engine's API; pieces come as [`Notice::Fed`].
     Stream,
     /// The container keeps no log, or none that can be had.
@@ -64,6 +85,8 @@ pub(crate) struct Instance {
     pub(crate) is_running: bool,
     /// Exit code of its last end.
     pub(crate) exit_code: Option<i32>,
+    /// Whether the kernel ended it for want of memory.
+    pub(crate) is_oom_killed: bool,
     /// 0 healthy, 1 starting, 2 unhealthy.
     pub(crate) health: Option<u8>,
     /// When it was started last, as the engine writes it; empty when never.
@@ -72,6 +95,8 @@ pub(crate) struct Instance {
     pub(crate) restart_count: u64,
     /// Whether it has a network of its own.
     pub(crate) has_own_network: bool,
+    /// Where it can be reached from this host; unknown while it does not run, or without a network.
+    pub(crate) address: Option<IpAddr>,
     /// Its log driver.
     pub(crate) log_driver: String,
     /// Where its log comes from.
@@ -135,7 +160,8 @@ impl Instance {
         Some((self.label(LABEL_PROJECT)?, self.label(LABEL_SERVICE)?, self.label(LABEL_NUMBER).unwrap_or("1")))
     }
 
-    fn label(&self, key: &str) -> Option<&str> {
+    /// The value of a label that is kept.
+    pub(crate) fn label(&self, key: &str) -> Option<&str> {
         self.labels.get(key).map(String::as_str).filter(|value| !value.is_empty())
     }
 }
@@ -206,11 +232,14 @@ impl Place {
     }
 
     /// The way to the log of a container, by what the engine says of it.
-    fn log_way(&self, driver: &str, path: &str, has_socket: bool) -> LogWay {
+    fn log_way(&self, driver: &str, path: &str, maker: Maker, has_socket: bool) -> LogWay {
         let file = self.on_host(Path::new(path));
-        match driver {
-            "json-file" if !path.is_empty() && std::fs::File::open(&file).is_ok() => LogWay::File(file),
-            "none" | "" => LogWay::None,
+        let is_there = || !path.is_empty() && std::fs::File::open(&file).is_ok();
+        match (driver, maker) {
+            ("json-file", Maker::Docker) if is_there() => LogWay::File(file, Writing::JsonFile),
+            // Podman calls its one file driver by both names.
+            ("json-file" | "k8s-file", Maker::Podman) if is_there() => LogWay::File(file, Writing::Cri),
+            ("none" | "", _) => LogWay::None,
             _ if has_socket => LogWay::Stream,
             _ => LogWay::None,
         }
@@ -230,7 +259,7 @@ pub(crate) enum Reach {
 
 /// Reads a text as each of the engine's state files: for fuzz targets.
 pub(crate) fn read_every_way(text: &[u8]) -> impl std::fmt::Debug {
-    state::read_every_way(text)
+    (state::read_every_way(text), bolt::read_every_way(text))
 }
 
 /// Looks once: how the engine can be reached, and which containers there are.
@@ -245,7 +274,7 @@ pub(crate) async fn look(place: &Place) -> (Reach, Vec<Instance>) {
     match state::read_all(place) {
         Ok(instances) => (Reach::StateFiles(no_socket), instances),
         Err(error) => {
-            (Reach::None(format!("{no_socket}; {}: {error}", place.containers_folder().display())), Vec::new())
+            (Reach::None(format!("{no_socket}; {}: {error}", place.on_host(&place.data_root).display())), Vec::new())
         }
     }
 }

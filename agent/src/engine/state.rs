@@ -1,4 +1,4 @@
-//! The engine's own state files: `containers/<id>/config.v2.json` and `hostconfig.json`.
+//! The engine's own state files: Docker's `containers/<id>/config.v2.json` and `hostconfig.json`, or Podman's.
 //!
 //! Only the fields below are parsed; the environment section is never among them.
 
@@ -10,7 +10,8 @@ use forewarn_common::block::EventKind;
 use forewarn_common::limit::NAME_BYTES_MAX;
 use serde::Deserialize;
 
-use super::{INSTANCES_MAX, Instance, LABEL_PREFIX, LABELS, LABELS_MAX, Notice, Place};
+use super::podman;
+use super::{INSTANCES_MAX, Instance, IpAddr, Ipv4Addr, LABEL_PREFIX, LABELS, LABELS_MAX, Maker, Notice, Place};
 
 /// A container's state file with a long list of mounts is far below.
 const FILE_BYTES_MAX: u64 = 2 << 20;
@@ -27,6 +28,21 @@ struct Config {
     restart_count: u64,
     state: State,
     config: Inner,
+    #[serde(default)]
+    network_settings: NetworkSettings,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct NetworkSettings {
+    #[serde(default)]
+    networks: Option<BTreeMap<String, Network>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Network {
+    #[serde(default, rename = "IPAddress")]
+    address: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -47,6 +63,8 @@ struct State {
     pid: u32,
     #[serde(default)]
     exit_code: i32,
+    #[serde(default, rename = "OOMKilled")]
+    oom_killed: bool,
     #[serde(default)]
     started_at: String,
     #[serde(default)]
@@ -77,6 +95,9 @@ struct LogConfig {
 
 /// All containers that the state files describe. A file that cannot be understood is left out.
 pub(super) fn read_all(place: &Place) -> io::Result<Vec<Instance>> {
+    if let Some(instances) = podman::read_all(place) {
+        return instances;
+    }
     let mut instances = Vec::new();
     for entry in std::fs::read_dir(place.containers_folder())?.flatten() {
         if let Some(instance) = read_one(place, &entry.path()) {
@@ -92,9 +113,9 @@ pub(super) fn read_all(place: &Place) -> io::Result<Vec<Instance>> {
 fn read_one(place: &Place, folder: &Path) -> Option<Instance> {
     let config: Config = parse(&folder.join("config.v2.json"))?;
     let host: HostConfig = parse(&folder.join("hostconfig.json")).unwrap_or_default();
-    let was_started = !config.state.started_at.is_empty() && !config.state.started_at.starts_with("0001-");
+    let was_started = is_moment(&config.state.started_at);
     Some(Instance {
-        log: place.log_way(&host.log_config.driver, &config.log_path, false),
+        log: place.log_way(&host.log_config.driver, &config.log_path, Maker::Docker, false),
         log_driver: host.log_config.driver,
         name: config.name.trim_start_matches('/').to_owned(),
         image: config.config.image,
@@ -102,9 +123,14 @@ fn read_one(place: &Place, folder: &Path) -> Option<Instance> {
         pid: if config.state.running { config.state.pid } else { 0 },
         is_running: config.state.running,
         exit_code: (!config.state.running && was_started).then_some(config.state.exit_code),
+        is_oom_killed: config.state.oom_killed,
         health: config.state.health.as_ref().and_then(|health| health_code(&health.status)),
         started_at: if was_started { config.state.started_at } else { String::new() },
         restart_count: config.restart_count,
+        address: address(
+            &host.network_mode,
+            config.network_settings.networks.iter().flat_map(|all| all.values()).map(|one| one.address.as_str()),
+        ),
         has_own_network: has_own_network(&host.network_mode),
         id: config.id,
     })
@@ -116,7 +142,12 @@ pub(super) fn read_every_way(text: &[u8]) -> impl std::fmt::Debug {
     (serde_json::from_slice::<Config>(text).is_ok(), serde_json::from_slice::<HostConfig>(text).is_ok())
 }
 
-fn parse<T: for<'de> Deserialize<'de>>(path: &Path) -> Option<T> {
+/// Whether an engine's time is one; what never happened is written as the year one.
+pub(super) fn is_moment(text: &str) -> bool {
+    !text.is_empty() && !text.starts_with("0001-")
+}
+
+pub(super) fn parse<T: for<'de> Deserialize<'de>>(path: &Path) -> Option<T> {
     let mut text = Vec::new();
     std::fs::File::open(path).ok()?.take(FILE_BYTES_MAX).read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()
@@ -135,6 +166,14 @@ pub(super) fn health_code(status: &str) -> Option<u8> {
         "starting" => Some(1),
         "unhealthy" => Some(2),
         _ => None,
+    }
+}
+
+/// Where a container with this network mode and these addresses is reached.
+pub(super) fn address<'a>(mode: &str, mut addresses: impl Iterator<Item = &'a str>) -> Option<IpAddr> {
+    match mode {
+        "host" => Some(Ipv4Addr::LOCALHOST.into()),
+        _ => addresses.find_map(|text| text.parse().ok()),
     }
 }
 
@@ -194,6 +233,10 @@ fn happenings(before: Option<&Instance>, now: &Instance) -> Vec<(EventKind, i32)
     let mut happened = Vec::new();
     let was_running = before.is_some_and(|before| before.is_running);
     let restarted = before.is_some_and(|before| before.started_at != now.started_at);
+    let was_killed = before.is_some_and(|before| before.is_oom_killed);
+    if now.is_oom_killed && before.is_some() && (!was_killed || restarted) {
+        happened.push((EventKind::Oom, 0));
+    }
     if was_running && (!now.is_running || restarted) {
         happened.push((EventKind::Die, now.exit_code.unwrap_or(0)));
     }

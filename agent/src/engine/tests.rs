@@ -49,7 +49,7 @@ fn state_files_give_name_image_labels_state_and_log_and_never_the_environment() 
     let [instance] = instances.as_slice() else { panic!("{instances:?}") };
     assert_eq!((instance.name.as_str(), instance.image.as_str(), instance.pid), ("shop-db-1", "shop/db:7", 4242));
     assert_eq!((instance.is_running, instance.health, instance.exit_code), (true, Some(1), None));
-    assert_eq!(instance.log, LogWay::File(log));
+    assert_eq!(instance.log, LogWay::File(log, Writing::JsonFile));
     assert_eq!(instance.identity(), "compose:shop/db/1");
     assert_eq!(instance.labels.len(), 2, "labels without a meaning here are left out");
     let told = format!("{instance:?} {:?}", instance.attributes());
@@ -90,7 +90,7 @@ fn two_readings_tell_what_happened_between_them() {
     assert_eq!(step(Some((RUNNING, 0))), (1, vec![]), "the first reading is the state, no event");
     assert_eq!(step(Some((RUNNING, 0))), (0, vec![]));
     assert_eq!(step(Some((HEALTHY, 0))), (2, vec![(EventKind::Health, 0)]));
-    assert_eq!(step(Some((ENDED, 0))), (2, vec![(EventKind::Die, 137)]));
+    assert_eq!(step(Some((ENDED, 0))), (3, vec![(EventKind::Oom, 0), (EventKind::Die, 137)]));
     assert_eq!(step(Some((AGAIN, 0))), (2, vec![(EventKind::Start, 0)]));
     assert_eq!(
         step(Some((RUNNING, 1))).1[..2],
@@ -100,17 +100,101 @@ fn two_readings_tell_what_happened_between_them() {
     assert_eq!(step(None), (2, vec![(EventKind::Destroy, 0)]));
 }
 
+fn podman(root: &Path, containers: &[(&str, Vec<(&str, String)>)]) -> Place {
+    let storage = root.join("var/lib/containers/storage");
+    fs::create_dir_all(storage.join("libpod")).unwrap();
+    fs::write(storage.join("libpod/bolt_state.db"), super::bolt::tests::database(containers)).unwrap();
+    Place { socket: None, host_root: root.to_owned(), data_root: "/var/lib/containers/storage".into() }
+}
+
+#[test]
+fn podmans_database_gives_name_image_labels_state_and_log_and_never_environment_or_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("var/ctr.log");
+    fs::create_dir_all(dir.path().join("run/x/userdata")).unwrap();
+    fs::create_dir_all(dir.path().join("var")).unwrap();
+    fs::write(dir.path().join("run/x/healthcheck.log"), r#"{"Status":"unhealthy","FailingStreak":3}"#).unwrap();
+    fs::write(&log, "").unwrap();
+    let config = format!(
+        r#"{{"id":"{ID}","name":"web","CreateCommand":["podman","run","-e","PASSWORD=hunter2"],"rootfsImageName":"localhost/web:7",
+        "labels":{{"com.docker.compose.project":"shop","com.docker.compose.service":"web","other":"x"}},
+        "logPath":"/var/ctr.log","logDriver":"k8s-file","createNetNS":true}}"#
+    );
+    let state = |state: u8, more: &str| {
+        format!(r#"{{"state":{state},"startedTime":"2026-11-23T00:33:50.9Z","restartCount":2{more}}}"#)
+    };
+    let running = state(
+        3,
+        r#","pid":77,"runDir":"/run/x/userdata","networkStatus":{"podman":{"interfaces":{"eth0":{"subnets":[{"ipnet":"10.88.0.4/16"}]}}}}"#,
+    );
+    let place =
+        podman(dir.path(), &[(ID, vec![("config", config.clone()), ("netns", "x".into()), ("state", running)])]);
+    let [web] = &read_all(&place).unwrap()[..] else { panic!("one container") };
+    assert_eq!((web.name.as_str(), web.image.as_str(), web.pid, web.restart_count), ("web", "localhost/web:7", 77, 2));
+    assert_eq!((web.identity().as_str(), web.labels.len()), ("compose:shop/web/1", 2));
+    assert_eq!((web.is_running, web.health, web.exit_code), (true, Some(2), None));
+    assert_eq!(web.log, LogWay::File(log, Writing::Cri));
+    assert_eq!(web.address, "10.88.0.4".parse().ok());
+    assert!(!format!("{web:?}").contains("hunter2"));
+    let ended = state(6, r#","exitCode":137,"oomKilled":true"#);
+    let place = podman(dir.path(), &[(ID, vec![("config", config), ("state", ended)])]);
+    let [web] = &read_all(&place).unwrap()[..] else { panic!("one container") };
+    assert_eq!((web.is_running, web.pid, web.exit_code, web.is_oom_killed), (false, 0, Some(137), true));
+}
+
+#[test]
+fn a_database_that_is_written_to_meanwhile_is_no_end_of_all_containers() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = podman(dir.path(), &[]);
+    assert!(read_all(&place).unwrap().is_empty());
+    let file = dir.path().join("var/lib/containers/storage/libpod/bolt_state.db");
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(read_all(&place).unwrap_err().to_string().contains("read again at the next look"));
+}
+
+#[test]
+fn a_newer_podman_gives_names_images_processes_and_logs_from_the_list_of_its_storage() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = dir.path().join("var/lib/containers/storage/overlay-containers");
+    fs::create_dir_all(storage.join(ID).join("userdata")).unwrap();
+    fs::write(storage.join(ID).join("userdata/ctr.log"), "").unwrap();
+    let list = format!(
+        r#"[{{"id":"{ID}","names":["web"],"metadata":"{{\"image-name\":\"localhost/web:7\"}}","created":"2026-11-23T00:32:03Z"}},
+        {{"id":"bbbb","names":["done"],"created":"2026-11-23T00:32:03Z"}}]"#
+    );
+    fs::write(storage.join("containers.json"), list).unwrap();
+    for id in [ID, "bbbb"] {
+        let run = dir.path().join("run/containers/storage/overlay-containers").join(id).join("userdata");
+        fs::create_dir_all(&run).unwrap();
+        fs::write(run.join("pidfile"), "77").unwrap();
+    }
+    fs::create_dir_all(dir.path().join("proc/77")).unwrap();
+    fs::write(dir.path().join("proc/77/cgroup"), format!("0::/machine.slice/libpod-{ID}.scope/container\n")).unwrap();
+    let place =
+        Place { socket: None, host_root: dir.path().to_owned(), data_root: "/var/lib/containers/storage".into() };
+    let [web, done] = &read_all(&place).unwrap()[..] else { panic!("two containers") };
+    assert_eq!((web.name.as_str(), web.image.as_str(), web.pid, web.is_running), ("web", "localhost/web:7", 77, true));
+    assert_eq!(web.log, LogWay::File(storage.join(ID).join("userdata/ctr.log"), Writing::Cri));
+    assert!(!done.is_running, "its process number belongs to another container by now");
+}
+
 #[test]
 fn a_log_without_a_file_comes_through_the_engine_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
     let place = place(dir.path());
     let file = dir.path().join("log");
     fs::write(&file, "").unwrap();
-    assert_eq!(place.log_way("json-file", "/log", true), LogWay::File(file));
-    assert_eq!(place.log_way("json-file", "/not/there", true), LogWay::Stream);
-    assert_eq!(place.log_way("journald", "", true), LogWay::Stream);
-    assert_eq!(place.log_way("journald", "", false), LogWay::None);
-    assert_eq!(place.log_way("none", "", true), LogWay::None);
+    let docker = |driver, path, has_socket| place.log_way(driver, path, Maker::Docker, has_socket);
+    assert_eq!(docker("json-file", "/log", true), LogWay::File(file.clone(), Writing::JsonFile));
+    assert_eq!(docker("json-file", "/not/there", true), LogWay::Stream);
+    assert_eq!(docker("journald", "", true), LogWay::Stream);
+    assert_eq!(docker("journald", "", false), LogWay::None);
+    assert_eq!(docker("none", "", true), LogWay::None);
+    for driver in ["k8s-file", "json-file"] {
+        let way = place.log_way(driver, "/log", Maker::Podman, true);
+        assert_eq!(way, LogWay::File(file.clone(), Writing::Cri), "Podman writes one format whatever it calls it");
+    }
 }
 
 proptest! {

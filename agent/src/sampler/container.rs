@@ -15,6 +15,8 @@ use super::{Counter, Row, Shape, net, pressure, ratio};
 /// How deep and how wide the cgroup tree is searched for a container that is not where engines usually put it.
 const SEARCH_DEPTH_MAX: usize = 6;
 const SEARCH_FOLDERS_MAX: usize = 20_000;
+/// Limits are read at one of so many samples: they change only by hand.
+const LIMITS_EVERY: u64 = 6;
 /// Memory limits at or above this mean "none": v1 writes a page short of 2^63.
 const UNLIMITED_BYTES: u64 = 1 << 60;
 
@@ -187,6 +189,9 @@ struct Container {
     files: Files,
     network: Option<Held>,
     sampled_at_ms: Option<i64>,
+    /// Samples until the limits are read again.
+    limits_in: u64,
+    limits: Limits,
     cpu_us: Counter,
     periods: Counter,
     throttled: Counter,
@@ -195,16 +200,21 @@ struct Container {
     net: [Counter; 4],
 }
 
+/// What the container may have at most.
+#[derive(Debug, Default)]
+struct Limits {
+    cores: Option<f64>,
+    memory: Option<u64>,
+}
+
 /// What the files say at one moment.
 #[derive(Debug, Default)]
 struct Reading {
     cpu_us: Option<u64>,
     periods: Option<u64>,
     throttled: Option<u64>,
-    cores_max: Option<f64>,
     memory: Option<u64>,
     inactive_file: Option<u64>,
-    memory_max: Option<u64>,
     oom_kills: Option<u64>,
     io: Option<[u64; 2]>,
     pids: Option<u64>,
@@ -255,6 +265,8 @@ impl Container {
             files,
             network,
             sampled_at_ms: None,
+            limits_in: 0,
+            limits: Limits::default(),
             cpu_us: Counter::default(),
             periods: Counter::default(),
             throttled: Counter::default(),
@@ -266,20 +278,27 @@ impl Container {
 
     /// The values, and whether those of pressure are among them. `None` when the container is gone.
     fn sample(&mut self, boot_ms: i64, host: HostSize, buffer: &mut Vec<u8>) -> Option<(Vec<f64>, bool)> {
-        let now = self.files.read(buffer);
+        if self.limits_in == 0 {
+            self.limits = self.files.limits(buffer);
+            // Not all containers in the same sample.
+            self.limits_in =
+                if self.sampled_at_ms.is_none() { 1 + self.target.entity.0 % LIMITS_EVERY } else { LIMITS_EVERY };
+        }
+        self.limits_in -= 1;
+        let now = self.files.read(self.limits.cores.is_some(), buffer);
         if now.cpu_us.is_none() && now.memory.is_none() {
             return None;
         }
         let elapsed_us =
             self.sampled_at_ms.replace(boot_ms).map_or(f64::NAN, |at_ms| (boot_ms - at_ms) as f64 * 1000.0);
         let cores = ratio(self.cpu_us.step(now.cpu_us), elapsed_us);
-        let cores_max = now.cores_max.or(host.cpu_count.map(|count| count as f64)).unwrap_or(f64::NAN);
+        let cores_max = self.limits.cores.or(host.cpu_count.map(|count| count as f64)).unwrap_or(f64::NAN);
         let (periods, throttled) = (self.periods.step(now.periods), self.throttled.step(now.throttled));
-        let throttled = if now.cores_max.is_some() && periods == 0.0 { 0.0 } else { ratio(throttled, periods) };
+        let throttled = if self.limits.cores.is_some() && periods == 0.0 { 0.0 } else { ratio(throttled, periods) };
         let float = |value: Option<u64>| value.map_or(f64::NAN, |value| value as f64);
         let working_set = float(now.memory.map(|bytes| bytes.saturating_sub(now.inactive_file.unwrap_or(0))));
         let host_bytes = host.mem_total_bytes;
-        let limit = now.memory_max.filter(|limit| *limit < host_bytes.unwrap_or(u64::MAX).min(UNLIMITED_BYTES));
+        let limit = self.limits.memory.filter(|limit| *limit < host_bytes.unwrap_or(u64::MAX).min(UNLIMITED_BYTES));
         let network = self.network.as_mut().and_then(|table| table.read(buffer)).map(net::total);
         let mut values = Vec::with_capacity(METRICS.len() + pressure::METRICS.len());
         values.extend([
@@ -307,31 +326,42 @@ impl Container {
 }
 
 impl Files {
-    fn read(&mut self, buffer: &mut Vec<u8>) -> Reading {
-        let mut reading = Reading::default();
+    fn limits(&mut self, buffer: &mut Vec<u8>) -> Limits {
         match self {
-            Self::V1 { usage, throttle, quota, period, memory, stat, limit, oom, io, pids } => {
-                reading.cpu_us = usage.read(buffer).and_then(only_number).map(|ns| ns / 1000);
-                (reading.periods, reading.throttled) = throttle.read(buffer).map_or((None, None), throttling);
+            Self::V1 { quota, period, limit, .. } => {
                 let quota_us = quota.read(buffer).and_then(only_number);
                 let period_us = period.read(buffer).and_then(only_number).filter(|period| *period > 0);
-                reading.cores_max = quota_us.zip(period_us).map(|(quota, period)| quota as f64 / period as f64);
+                let cores = quota_us.zip(period_us).map(|(quota, period)| quota as f64 / period as f64);
+                Limits { cores, memory: limit.read(buffer).and_then(only_number) }
+            }
+            Self::V2 { max, limit, .. } => {
+                Limits { cores: max.read(buffer).and_then(cores_v2), memory: limit.read(buffer).and_then(only_number) }
+            }
+        }
+    }
+
+    /// Nothing is throttled that has no limit.
+    fn read(&mut self, has_quota: bool, buffer: &mut Vec<u8>) -> Reading {
+        let mut reading = Reading::default();
+        match self {
+            Self::V1 { usage, throttle, memory, stat, oom, io, pids, .. } => {
+                reading.cpu_us = usage.read(buffer).and_then(only_number).map(|ns| ns / 1000);
+                if has_quota {
+                    (reading.periods, reading.throttled) = throttle.read(buffer).map_or((None, None), throttling);
+                }
                 reading.memory = memory.read(buffer).and_then(only_number);
                 reading.inactive_file = stat.read(buffer).and_then(|text| value_of(text, b"total_inactive_file"));
-                reading.memory_max = limit.read(buffer).and_then(only_number);
                 reading.oom_kills = oom.read(buffer).and_then(|text| value_of(text, b"oom_kill"));
                 reading.io = io.read(buffer).map(io_v1);
                 reading.pids = pids.read(buffer).and_then(only_number);
             }
-            Self::V2 { cpu, max, memory, stat, limit, events, io, pids, .. } => {
+            Self::V2 { cpu, memory, stat, events, io, pids, .. } => {
                 if let Some(text) = cpu.read(buffer) {
                     reading.cpu_us = value_of(text, b"usage_usec");
                     (reading.periods, reading.throttled) = throttling(text);
                 }
-                reading.cores_max = max.read(buffer).and_then(cores_v2);
                 reading.memory = memory.read(buffer).and_then(only_number);
                 reading.inactive_file = stat.read(buffer).and_then(|text| value_of(text, b"inactive_file"));
-                reading.memory_max = limit.read(buffer).and_then(only_number);
                 reading.oom_kills = events.read(buffer).and_then(|text| value_of(text, b"oom_kill"));
                 reading.io = io.read(buffer).map(io_v2);
                 reading.pids = pids.read(buffer).and_then(only_number);
@@ -394,7 +424,10 @@ fn find_folder(base: &Path, process_cgroup: &[u8], id: &str) -> Option<PathBuf> 
     let said = lines(process_cgroup).filter_map(|line| {
         let path = std::str::from_utf8(line).ok()?.splitn(3, ':').nth(2)?;
         let path = path.trim_start_matches('/');
-        (path.contains(id) && !path.contains("..")).then(|| PathBuf::from(path))
+        // crun puts the process into a folder below the one that has the limits.
+        let end = path.find(id)? + id.len();
+        let end = path.get(end..)?.find('/').map_or(path.len(), |further| end + further);
+        path.get(..end).filter(|path| !path.contains("..")).map(PathBuf::from)
     });
     let usual = [
         format!("docker/{id}"),

@@ -14,8 +14,9 @@ use rustix::fs::{major, minor};
 use super::proc_text::{Held, lines, number};
 use super::{INSTANCES_MAX, Shape, ratio};
 
-/// How often the mount table is read again: it is long on a host of many containers and seldom changes.
-const MOUNTS_MAX_AGE_MS: i64 = 15_000;
+/// How often the mount table is read again though the kernel tells of no change: it is long on a host of many
+/// containers.
+const MOUNTS_MAX_AGE_MS: i64 = 300_000;
 
 /// Types that are disks although their source is not a device file.
 const POOLED: [&[u8]; 3] = [b"zfs", b"btrfs", b"bcachefs"];
@@ -57,7 +58,8 @@ impl Filesystems {
     }
 
     pub(super) fn sample(&mut self, boot_ms: i64) -> (Rc<Shape>, Vec<f64>) {
-        if self.read_at_ms.is_none_or(|at_ms| boot_ms - at_ms >= MOUNTS_MAX_AGE_MS) {
+        // Asked first: what changes while the table is read is told at the next sample.
+        if self.mounts.has_changed() || self.read_at_ms.is_none_or(|at_ms| boot_ms - at_ms >= MOUNTS_MAX_AGE_MS) {
             self.read_at_ms = Some(boot_ms);
             self.read_mounts();
         }

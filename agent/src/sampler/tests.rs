@@ -142,6 +142,24 @@ fn a_container_is_read_from_cgroup_v2_under_a_systemd_scope() {
 }
 
 #[test]
+fn a_container_of_crun_is_read_where_its_limits_are_and_not_in_the_folder_below() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let scope = format!("machine.slice/libpod-{CONTAINER}.scope");
+    put(root, "sys/fs/cgroup/cgroup.controllers", "cpu memory\n");
+    put(root, "proc/77/cgroup", &format!("0::/{scope}/container\n"));
+    for (folder, limit) in [(scope.clone(), "67108864"), (format!("{scope}/container"), "max")] {
+        put(root, &format!("sys/fs/cgroup/{folder}/memory.current"), "33554432\n");
+        put(root, &format!("sys/fs/cgroup/{folder}/memory.stat"), "inactive_file 0\n");
+        put(root, &format!("sys/fs/cgroup/{folder}/memory.max"), &format!("{limit}\n"));
+    }
+    let mut containers = Containers::new(root);
+    containers.set_targets([target(77)]);
+    let rows = sample(&mut containers, 0);
+    assert_eq!((value(&rows, Id::MemLimit, ""), value(&rows, Id::MemUsedRatio, "")), (67_108_864.0, 0.5));
+}
+
+#[test]
 fn a_container_in_an_unusual_place_is_found_and_a_gone_one_is_left_out() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();

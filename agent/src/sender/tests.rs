@@ -297,9 +297,34 @@ fn the_configuration_is_fetched_with_the_key() {
         let mut link =
             Link::new(identity(site.trust(1)), &["https://127.0.0.1:1".to_owned(), server.url.clone()], "").unwrap();
         assert!(link.config().await.is_err());
-        link.fail_over();
+        link.fail_over(0);
         assert_eq!(link.config().await.unwrap(), config);
         assert!(server.requests.borrow()[0].contains("GET /agent/v1/config"));
+    });
+}
+
+#[test]
+fn another_server_is_gone_to_after_a_failure_and_the_first_again_after_a_while() {
+    run(async {
+        let site = Authority::new();
+        let urls: Vec<String> = ["a", "b", "c"].map(|name| format!("https://{name}:1")).to_vec();
+        let mut link = Link::new(identity(site.trust(1)), &urls, "").unwrap();
+        let at = |link: &Link| urls[link.current].clone();
+        link.come_home(AWAY_MS);
+        assert_eq!(at(&link), "https://a:1");
+        link.fail_over(1000);
+        link.fail_over(5000);
+        link.come_home(AWAY_MS + 999);
+        assert_eq!(at(&link), "https://c:1");
+        link.come_home(AWAY_MS + 1000);
+        assert_eq!(at(&link), "https://a:1");
+        link.fail_over(2 * AWAY_MS);
+        link.come_home(2 * AWAY_MS + 1);
+        assert_eq!(at(&link), "https://b:1", "it is not there yet: it is left alone for as long again");
+        link.fail_over(0);
+        link.fail_over(0);
+        link.come_home(10 * AWAY_MS);
+        assert_eq!(at(&link), "https://a:1");
     });
 }
 

@@ -66,6 +66,8 @@ pub(super) struct Progress {
     pub(super) lost_bytes: u64,
     /// Whether the budget ended before the data did.
     pub(super) more: bool,
+    /// Whether the path shows neither the held file nor one to go on with: somebody is about to make one.
+    pub(super) is_turning: bool,
 }
 
 /// Takes lines.
@@ -165,8 +167,16 @@ impl Follower {
         self.joiner.held_bytes()
     }
 
-    /// Reads what is new, at most about `budget` bytes, and gives every whole line to `see`.
-    pub(super) fn poll(&mut self, buffer: &mut Vec<u8>, budget: u64, now_ms: i64, sink: &mut dyn Sink) -> Progress {
+    /// Reads what is new, at most about `budget` bytes, and gives every whole line to `see`. Whether the path still
+    /// shows the held file is looked at only where it may not.
+    pub(super) fn poll(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        budget: u64,
+        may_have_turned: bool,
+        now_ms: i64,
+        sink: &mut dyn Sink,
+    ) -> Progress {
         let mut progress = Progress::default();
         if self.open.is_none() && !self.open_first(&mut progress) {
             return progress;
@@ -175,7 +185,7 @@ impl Follower {
             if !self.read_on(buffer, budget, &mut progress, sink) {
                 break;
             }
-            if progress.more {
+            if progress.more || !may_have_turned {
                 return progress;
             }
             // The held file is read to its end. If the path shows another one by now, it follows.
@@ -253,14 +263,20 @@ impl Follower {
         if self.settled_at == Some(held.changed_at) {
             return None;
         }
-        let shown = std::fs::symlink_metadata(&self.path).ok()?;
+        let Ok(shown) = std::fs::symlink_metadata(&self.path) else {
+            progress.is_turning = true;
+            return None;
+        };
         if held.at.is_same_file(&shown) {
             let changed_at = (shown.ctime(), shown.ctime_nsec());
             let is_settled = changed_at.0.saturating_mul(1000).saturating_add(SETTLED_AFTER_MS + 1000) < now_ms;
             self.settled_at = is_settled.then_some(changed_at);
             return None;
         }
-        let current = open_log(&self.path, self.beneath.as_deref()).ok()?;
+        let Ok(current) = open_log(&self.path, self.beneath.as_deref()) else {
+            progress.is_turning = true;
+            return None;
+        };
         // Between two looks a log may rotate more than once: the one made right after the held one is next.
         let mut newer = None;
         for file in self.rotated() {

@@ -33,7 +33,7 @@ use group::Group;
 use mask::Masks;
 use matcher::Applies;
 pub(crate) use matcher::{Matcher, RuleError};
-use wake::Wake;
+use wake::{Mark, Wake, Woken};
 
 /// Bytes that one look takes from one file, and from all: a log storm must not hold up the sampler.
 const SOURCE_BYTES_A_POLL: u64 = 4 << 20;
@@ -45,10 +45,13 @@ const DAY_MS: i64 = 86_400_000;
 const CONTEXT_BYTES: u64 = 64 << 10;
 /// Between two looks at everything, watched or not: a notice may be lost on a filesystem that gives none.
 const LOOK_ALL_MS: i64 = 30_000;
-/// A look that took more than this is followed by the next one sooner: the log may rotate under the reader.
+/// A look that took more than this is followed by the next one sooner: what piles up has to be read again.
 const BUSY_BYTES: u64 = 1 << 20;
 /// How much sooner.
 const BUSY_SHARE: i64 = 8;
+/// Between two looks at a log that was renamed and not yet begun anew, and how many of them there are.
+const TURN_MS: i64 = 20;
+const TURN_LOOKS: u8 = 10;
 /// Looks in vain at the log of a container that has ended before it is let go.
 const LAST_LOOKS: u8 = 2;
 /// A position of each of this many logs is kept.
@@ -114,6 +117,10 @@ struct Tracked {
     is_asleep: bool,
     /// Something may be there to read.
     is_dirty: bool,
+    /// The path may show another file than the one that is held.
+    may_have_turned: bool,
+    /// Looks since its path shows no file.
+    turn_looks: u8,
     /// Its container is no more: read to its end, then forgotten.
     is_leaving: bool,
     /// Looks in vain since its container ended.
@@ -125,7 +132,7 @@ struct Tracked {
 /// A watch of the kernel on one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Watched {
-    mark: i32,
+    mark: Mark,
     file: (u64, u64),
 }
 
@@ -142,6 +149,25 @@ struct Pace {
     all_at_ms: i64,
     /// Look at once.
     is_due: bool,
+    /// A log was renamed or removed: look at that one now.
+    turn_at_ms: i64,
+}
+
+/// What a look met.
+#[derive(Debug)]
+struct Looked {
+    bytes: u64,
+    /// There is more than one look may take.
+    more: bool,
+    /// A log was renamed and not yet begun anew.
+    is_turning: bool,
+}
+
+impl Pace {
+    fn after(&mut self, looked: &Looked, boot_ms: i64) {
+        self.is_due = looked.more;
+        self.turn_at_ms = if looked.is_turning { boot_ms + TURN_MS } else { i64::MAX };
+    }
 }
 
 /// How the files are watched.
@@ -217,6 +243,7 @@ impl Tailer {
             unwatched_at_ms: 0,
             all_at_ms: 0,
             is_due: true,
+            turn_at_ms: i64::MAX,
         };
         Ok(Self { watch, tracked: Vec::new(), earlier, buffer: Vec::new(), turn: 0, wake: Wake::new(), pace })
     }
@@ -262,6 +289,7 @@ impl Tailer {
                 Some(log) => Tracked {
                     is_asleep: log.is_asleep && !source.is_running,
                     is_dirty: log.is_dirty || log.source.is_running != source.is_running,
+                    may_have_turned: log.may_have_turned || log.source.is_running != source.is_running,
                     is_leaving: false,
                     last_looks: 0,
                     applies,
@@ -283,6 +311,8 @@ impl Tailer {
                         group: Group::default(),
                         is_asleep: false,
                         is_dirty: true,
+                        may_have_turned: true,
+                        turn_looks: 0,
                         is_leaving: false,
                         last_looks: 0,
                         watch: None,
@@ -295,7 +325,7 @@ impl Tailer {
         for (_, log) in before {
             // A removed log is still there for whoever holds it: what it ended with is read.
             if log.follower.as_ref().is_some_and(|follower| follower.held().is_some()) {
-                self.tracked.push(Tracked { is_dirty: true, is_leaving: true, ..log });
+                self.tracked.push(Tracked { is_dirty: true, may_have_turned: true, is_leaving: true, ..log });
             } else if let Some(watched) = log.watch {
                 self.wake.forget(watched.mark);
             }
@@ -318,35 +348,59 @@ impl Tailer {
         }
         let gathered = if pace.is_gathering { pace.quiet_until_ms } else { i64::MAX };
         let is_blind = self.tracked.iter().any(Tracked::is_unwatched);
-        gathered.min(pace.all_at_ms).min(if is_blind { pace.unwatched_at_ms } else { i64::MAX })
+        gathered.min(pace.all_at_ms).min(pace.turn_at_ms).min(if is_blind { pace.unwatched_at_ms } else { i64::MAX })
     }
 
-    /// Ends when a followed file was written to and may be looked at: [`Self::due_ms`] is over then.
+    /// Whether something was written that waits for its look: whoever is awake anyway may look now.
+    #[must_use]
+    pub(crate) fn is_gathering(&self) -> bool {
+        self.pace.is_gathering
+    }
+
+    /// Ends when a followed file was written to after a rest, or was renamed or removed: [`Self::due_ms`] is over then.
     pub(crate) async fn written(&mut self) {
-        if self.pace.is_gathering {
-            std::future::pending::<()>().await;
+        match self.wake.woken(!self.pace.is_gathering).await {
+            Woken::Write => self.pace.is_due = true,
+            Woken::Turn => self.pace.turn_at_ms = 0,
         }
-        self.wake.written().await;
-        self.pace.is_due = true;
     }
 
     /// Reads what was written since the last look, of every file only so much that nothing else is held up.
     pub(crate) fn look(&mut self, wall_ms: i64, boot_ms: i64) {
-        let touched = self.wake.take();
-        let all = touched.all || boot_ms >= self.pace.all_at_ms;
+        // What was only written may gather on while a log that rotates is read at once.
+        let pace = &mut self.pace;
+        let is_turn = std::mem::replace(&mut pace.turn_at_ms, i64::MAX) <= boot_ms;
+        let is_turn_only = is_turn
+            && !pace.is_due
+            && pace.is_gathering
+            && boot_ms < pace.quiet_until_ms.min(pace.all_at_ms).min(pace.unwatched_at_ms);
+        let turned = self.wake.take_turns();
+        for log in &mut self.tracked {
+            let has_turned = log.watch.is_some_and(|watched| turned.has_turned(watched.mark));
+            log.may_have_turned |= has_turned;
+            log.is_dirty |= has_turned;
+        }
+        if is_turn_only {
+            let looked = self.read_dirty(wall_ms);
+            self.pace.after(&looked, boot_ms);
+            return;
+        }
+        let written = self.wake.take_writes();
+        let all = boot_ms >= self.pace.all_at_ms;
         let unwatched = boot_ms >= self.pace.unwatched_at_ms;
         for log in &mut self.tracked {
+            log.may_have_turned |= all;
             match log.watch {
                 Some(watched) => {
-                    log.is_dirty |= all || touched.marks.contains(&watched.mark);
-                    if touched.ended.contains(&watched.mark) {
+                    log.is_dirty |= all || written.was_written(watched.mark);
+                    if written.ended(watched.mark) {
                         (log.watch, log.is_dirty) = (None, true);
                     }
                 }
                 None => log.is_dirty |= all || unwatched,
             }
         }
-        let (bytes, more) = self.read_dirty(wall_ms);
+        let looked = self.read_dirty(wall_ms);
         let pace = &mut self.pace;
         if all {
             pace.all_at_ms = boot_ms + LOOK_ALL_MS;
@@ -354,24 +408,25 @@ impl Tailer {
         if unwatched {
             pace.unwatched_at_ms = boot_ms + pace.interval_ms;
         }
-        // The first line after a rest may be the first of a storm, and a storm may rotate its log many times a second.
-        let is_soon = bytes > BUSY_BYTES || !pace.is_gathering;
-        let pause_ms = if is_soon { pace.interval_ms / BUSY_SHARE } else { pace.interval_ms };
+        let pause_ms = if looked.bytes > BUSY_BYTES { pace.interval_ms / BUSY_SHARE } else { pace.interval_ms };
         pace.quiet_until_ms = boot_ms + pause_ms;
-        pace.is_gathering = bytes > 0 || !touched.marks.is_empty() || self.tracked.iter().any(|log| log.is_dirty);
-        pace.is_due = more;
+        pace.is_gathering = looked.bytes > 0
+            || !turned.is_empty()
+            || !written.is_empty()
+            || self.tracked.iter().any(|log| log.is_dirty);
+        pace.after(&looked, boot_ms);
     }
 
     /// Looks at every file. `true` when there is more than one look may take.
     #[cfg(test)]
     pub(crate) fn poll(&mut self, now_ms: i64) -> bool {
-        self.tracked.iter_mut().for_each(|log| log.is_dirty = true);
-        self.read_dirty(now_ms).1
+        self.tracked.iter_mut().for_each(|log| (log.is_dirty, log.may_have_turned) = (true, true));
+        self.read_dirty(now_ms).more
     }
 
-    /// Reads the files in which something may be: how many bytes, and whether there is more.
-    fn read_dirty(&mut self, now_ms: i64) -> (u64, bool) {
-        let (mut left, mut more) = (BYTES_A_POLL, false);
+    /// Reads the files in which something may be.
+    fn read_dirty(&mut self, now_ms: i64) -> Looked {
+        let (mut left, mut more, mut is_turning) = (BYTES_A_POLL, false, false);
         let count = self.tracked.len();
         for step in 0..count {
             let Some(log) = self.tracked.get_mut((self.turn + step) % count) else { continue };
@@ -387,7 +442,13 @@ impl Tailer {
             let entity = log.source.entity;
             let (source, applies, group) = (&log.source, &log.applies, &mut log.group);
             let mut lines = LogLines { watch: &mut self.watch, source, applies, group, now_ms };
-            let progress = follower.poll(&mut self.buffer, left.min(SOURCE_BYTES_A_POLL), now_ms, &mut lines);
+            // What is not watched may have turned at any time.
+            let may_have_turned = log.may_have_turned || log.watch.is_none();
+            let budget = left.min(SOURCE_BYTES_A_POLL);
+            let progress = follower.poll(&mut self.buffer, budget, may_have_turned, now_ms, &mut lines);
+            log.may_have_turned &= progress.more || progress.is_turning;
+            log.turn_looks = if progress.is_turning { log.turn_looks.saturating_add(1) } else { 0 };
+            is_turning |= (1..=TURN_LOOKS).contains(&log.turn_looks);
             if log.is_leaving && !progress.more {
                 follower.finish(&mut lines);
                 follower.let_go();
@@ -396,8 +457,9 @@ impl Tailer {
             counts.bytes += progress.bytes;
             counts.lost_bytes += progress.lost_bytes;
             let is_new = log.keep_watch(&mut self.wake);
-            // What was written between reading and watching has no notice.
-            log.is_dirty = progress.more || is_new;
+            // What happened between reading and watching has no notice.
+            log.is_dirty = progress.more || is_new || (1..=TURN_LOOKS).contains(&log.turn_looks);
+            log.may_have_turned |= is_new;
             if !log.source.is_running && !log.is_leaving {
                 log.last_looks = if progress.bytes == 0 { log.last_looks + 1 } else { 0 };
                 log.is_dirty = true;
@@ -417,7 +479,7 @@ impl Tailer {
         if left_any {
             self.turn = 0;
         }
-        (BYTES_A_POLL - left, more)
+        Looked { bytes: BYTES_A_POLL - left, more, is_turning }
     }
 
     /// Files that the kernel does not tell about.

@@ -15,10 +15,12 @@ fn instance(id: &str, name: &str, started_at: &str) -> Instance {
         pid: 5,
         is_running: true,
         exit_code: None,
+        is_oom_killed: false,
         health: None,
         started_at: started_at.to_owned(),
         restart_count: 0,
         has_own_network: true,
+        address: None,
         log_driver: "json-file".to_owned(),
         log: LogWay::Stream,
     }

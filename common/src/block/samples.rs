@@ -86,6 +86,17 @@ pub struct Group {
     pub columns: Vec<Column>,
 }
 
+/// The powers of ten that a double holds exactly: looked up for every value of every tier.
+const POWERS: [f64; 23] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
+    1e21, 1e22,
+];
+
+fn power(decimals: i8) -> f64 {
+    let exponent = decimals.unsigned_abs();
+    POWERS.get(usize::from(exponent)).copied().unwrap_or_else(|| 10_f64.powi(i32::from(exponent)))
+}
+
 /// `value` as it comes back out of a block: rounded to `decimals`, or unchanged where it cannot be scaled exactly.
 #[must_use]
 pub fn round(value: f64, decimals: i8) -> f64 {
@@ -95,7 +106,7 @@ pub fn round(value: f64, decimals: i8) -> f64 {
 /// `value` as a whole number of its last decimal place; `None` where that would not be exact.
 #[must_use]
 pub fn scale(value: f64, decimals: i8) -> Option<i64> {
-    let power = 10_f64.powi(i32::from(decimals.unsigned_abs()));
+    let power = power(decimals);
     let scaled = if decimals >= 0 { value * power } else { value / power }.round();
     (scaled.abs() <= EXACT_MAX && value.abs() <= EXACT_MAX).then_some(scaled as i64)
 }
@@ -103,7 +114,7 @@ pub fn scale(value: f64, decimals: i8) -> Option<i64> {
 /// The value of a scaled whole number, the same in every tier.
 #[must_use]
 pub fn unscale(scaled: i64, decimals: i8) -> f64 {
-    let power = 10_f64.powi(i32::from(decimals.unsigned_abs()));
+    let power = power(decimals);
     if decimals >= 0 { scaled as f64 / power } else { scaled as f64 * power }
 }
 

@@ -235,3 +235,12 @@ fn a_newer_version_is_refused_with_advice() {
         "block version 2 is not supported, this build reads version 1; upgrade the receiver first"
     );
 }
+
+#[test]
+fn looked_up_powers_of_ten_are_those_that_were_computed_before() {
+    for decimals in i8::MIN..=i8::MAX {
+        let power = 10_f64.powi(i32::from(decimals.unsigned_abs()));
+        let computed = if decimals >= 0 { 3.0 / power } else { 3.0 * power };
+        assert_eq!(unscale(3, decimals).to_bits(), computed.to_bits(), "{decimals}");
+    }
+}

@@ -6,16 +6,20 @@
 mod check;
 mod host;
 mod link;
+mod preload;
+mod read;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 use forewarn_common::clock;
-use forewarn_common::id::random_u64;
-use forewarn_server::store::{Store, Wanted};
+use forewarn_common::id::{HostId, random_u64};
+use forewarn_server::store::Store;
+use futures_util::StreamExt;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -27,6 +31,8 @@ const RETRY: Duration = Duration::from_millis(200);
 /// A block is given up after so many tries: a minute of an outage.
 const TRIES_MAX: u32 = 300;
 const DAY_MS: i64 = 86_400_000;
+/// First blocks under way at once.
+const FIRST_AT_ONCE: usize = 50;
 /// Blocks of history: an hour at one sample a minute.
 const HISTORY_STEP_MS: u32 = 60_000;
 const HISTORY_TICKS: u16 = 60;
@@ -45,18 +51,10 @@ enum Command {
     Live(Live),
     /// Sends blocks that were made beforehand as fast as it can or at a rate, and says what it cost.
     Load(Load),
-    /// Reads a database that a fleet has filled, first and again, and says how long it took.
-    Read(Read),
-}
-
-#[derive(Args)]
-struct Read {
-    /// The database's URL.
-    #[arg(long)]
-    database: String,
-    /// How many hosts are read cold; each once.
-    #[arg(long, default_value_t = 5)]
-    hosts: usize,
+    /// Reads a database that a fleet has filled, cold and hot, and says how long it took.
+    Read(read::Read),
+    /// Writes hosts with weeks of history into a database, without a server.
+    Preload(preload::Preload),
 }
 
 #[derive(Args, Clone)]
@@ -65,7 +63,7 @@ struct Site {
     #[arg(long)]
     server: String,
     /// An enrolment token; several when one does not let all hosts in.
-    #[arg(long = "token", required = true)]
+    #[arg(long = "token")]
     tokens: Vec<String>,
     /// Hosts.
     #[arg(long, default_value_t = 24)]
@@ -106,6 +104,9 @@ struct Load {
     /// The data end so many minutes ago.
     #[arg(long, default_value_t = 0)]
     ago_min: i64,
+    /// The hosts are those that `preload` wrote, instead of new ones.
+    #[arg(long)]
+    preloaded: bool,
     /// Every block ends now, as those of live agents do; they overlap. Otherwise each follows the one before.
     #[arg(long)]
     fresh: bool,
@@ -121,6 +122,10 @@ struct Load {
     /// Processes whose cost is told, `NAME=PID`.
     #[arg(long = "watch")]
     watched: Vec<String>,
+    /// Make each block when it is sent: for long runs, whose blocks would not fit into memory. The fleet's own
+    /// processor time is then ten times as much.
+    #[arg(long)]
+    lazy: bool,
     /// Read the database at this URL afterwards and compare every sample.
     #[arg(long, default_value = "")]
     verify: String,
@@ -131,66 +136,9 @@ async fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Live(args) => live(args).await,
         Command::Load(args) => load(args).await,
-        Command::Read(args) => read(args).await,
+        Command::Read(args) => read::read(args).await,
+        Command::Preload(args) => preload::preload(args).await,
     }
-}
-
-async fn read(args: Read) -> Result<()> {
-    let (store, _) = Store::open(&args.database).await?;
-    store.set_cache_bytes(32 << 20);
-    let hosts = store.hosts().await?;
-    let now_ms = clock::wall_ms();
-    let cpu = || Wanted::Metrics(vec!["cpu_used_ratio".to_owned()]);
-    let hour_ms = 3_600_000;
-    // Each question about other hosts, so that none is warm from the one before.
-    let questions = [
-        ("1 metric x 7 d at 5 min", cpu(), 168 * hour_ms, 300_000, false),
-        ("1 metric x 6 h at 10 s", cpu(), 6 * hour_ms, 10_000, false),
-        ("all series x 14 d at 5 min", Wanted::All, 336 * hour_ms, 300_000, true),
-        ("all series x 14 d at 1 h", Wanted::All, 336 * hour_ms, hour_ms, false),
-    ];
-    for (index, (what, wanted, span_ms, step_ms, means)) in questions.into_iter().enumerate() {
-        let (mut cold, mut hot, mut points) = (Vec::new(), Vec::new(), 0);
-        for host in hosts.iter().skip(index * args.hosts).take(args.hosts) {
-            for turn in 0..4 {
-                let from = Instant::now();
-                let (begin, wanted) = (now_ms - span_ms, wanted.clone());
-                let reading = if means {
-                    store.means(host.id, wanted, begin, now_ms, step_ms).await?
-                } else {
-                    store.read(host.id, wanted, begin, now_ms, step_ms).await?
-                };
-                let times = if turn == 0 { &mut cold } else { &mut hot };
-                times.push(from.elapsed().as_secs_f64() * 1e3);
-                if turn == 0 {
-                    points += reading.series.iter().map(|series| series.points.len()).sum::<usize>();
-                }
-            }
-        }
-        cold.sort_by(f64::total_cmp);
-        hot.sort_by(f64::total_cmp);
-        let middle = |times: &[f64]| times.get(times.len() / 2).copied().unwrap_or(f64::NAN);
-        println!(
-            "{what}: {} points a host; first {:.1} ms (worst {:.1}), again {:.2} ms",
-            points / cold.len().max(1),
-            middle(&cold),
-            cold.last().copied().unwrap_or(f64::NAN),
-            middle(&hot)
-        );
-    }
-    let sizes = store.sizes().await?;
-    for tier in sizes.tiers.iter().filter(|tier| tier.rows > 0) {
-        println!(
-            "tier {}: {} rows, {} values, {} bytes in the blobs, {:.2} a value",
-            tier.tier,
-            tier.rows,
-            tier.samples,
-            tier.blob_bytes,
-            tier.blob_bytes as f64 / tier.samples.max(1) as f64
-        );
-    }
-    println!("the database has {} bytes in use, {} free", sizes.used_bytes, sizes.free_bytes);
-    Ok(())
 }
 
 /// A host with its connection.
@@ -200,11 +148,16 @@ struct Member {
     epoch: u64,
 }
 
-async fn enroll(site: &Site, with_stories: bool) -> Result<Vec<Member>> {
+async fn enroll(site: &Site, with_stories: bool, preloaded: bool) -> Result<Vec<Member>> {
     let way = Way::unknown(&site.server)?;
     let (mut members, now_ms) = (Vec::with_capacity(site.hosts), clock::wall_ms());
     for number in 1..=site.hosts {
-        let (link, id) = Link::enroll(&way, &site.tokens, &format!("plant-{number}")).await?;
+        let (link, id) = if preloaded {
+            let id = preload::id_of(number);
+            (Link::known(&way, id, &preload::key_of(number)), id)
+        } else {
+            Link::enroll(&way, &site.tokens, &format!("plant-{number}")).await?
+        };
         let story = if with_stories { Story::of(number) } else { Story::Calm };
         let host = Host::new(id, number, site.containers, story, now_ms / 1000 * 1000);
         members.push(Member { host, link, epoch: random_u64()? });
@@ -229,7 +182,7 @@ impl Member {
 }
 
 async fn live(args: Live) -> Result<()> {
-    let members = enroll(&args.site, true).await?;
+    let members = enroll(&args.site, true, false).await?;
     let (hosts, series) = (members.len(), members.iter().map(|member| member.host.series()).sum::<usize>());
     println!("{hosts} hosts are enrolled, {series} series; {} days of history go first", args.history_days);
     let now_ms = clock::wall_ms();
@@ -330,12 +283,13 @@ struct Watched {
     before: Used,
 }
 
-/// What one member has to send: each block with what it covers.
-type Work = Vec<(Span, Vec<u8>)>;
+/// What one member has to send: what each block covers, and the block, unless it is to be made when it is sent.
+type Work = Vec<(Span, Option<Vec<u8>>)>;
 
 fn prepare(args: &Load, member: &Member, end_ms: i64) -> Result<Work> {
     let block_ms = i64::from(args.step_ms) * i64::from(args.ticks);
-    let count = (i64::from(args.minutes) * 60_000 / block_ms).max(1);
+    // The first is told before the measuring begins.
+    let count = (i64::from(args.minutes) * 60_000 / block_ms).max(1) + 1;
     // Hosts do not tick together.
     let phase_ms = i64::from(member.host.id.0[0]) * i64::from(args.step_ms) / 256;
     (0..count)
@@ -347,13 +301,36 @@ fn prepare(args: &Load, member: &Member, end_ms: i64) -> Result<Work> {
                 step_ms: args.step_ms,
                 ticks: args.ticks,
             };
-            Ok((span, member.host.block(member.epoch, &span, index == 0, false)?))
+            let made = index == 0 || !args.lazy;
+            let block = made.then(|| member.host.block(member.epoch, &span, index == 0, false)).transpose()?;
+            Ok((span, block))
         })
         .collect()
 }
 
+/// Sends the first block of every host, with its dictionary, before anything is measured: that happens once in the
+/// life of a host. Which block it was of each.
+async fn introduce(members: &mut [Member], work: &mut [Work]) -> Result<HashMap<HostId, Span>> {
+    let (mut told, busy) = (HashMap::new(), AtomicU64::new(0));
+    let sending = members.iter_mut().zip(work).map(|(member, work)| {
+        let (span, block) = work.remove(0);
+        let busy = &busy;
+        async move {
+            let block = block.unwrap_or_default();
+            ensure!(member.send(&block, busy).await?, "the first block of a host was not acknowledged");
+            Ok::<_, anyhow::Error>((member.host.id, span))
+        }
+    });
+    let mut sending = futures_util::stream::iter(sending).buffer_unordered(FIRST_AT_ONCE);
+    while let Some(done) = sending.next().await {
+        let (host, span) = done?;
+        told.insert(host, span);
+    }
+    Ok(told)
+}
+
 async fn load(args: Load) -> Result<()> {
-    let mut members = enroll(&args.site, false).await?;
+    let mut members = enroll(&args.site, false, args.preloaded).await?;
     let series = members.first().map_or(0, |member| member.host.series());
     for member in &mut members {
         member.link.connect().await?;
@@ -363,8 +340,9 @@ async fn load(args: Load) -> Result<()> {
     for member in &members {
         work.push(prepare(&args, member, end_ms)?);
     }
+    let told = introduce(&mut members, &mut work).await?;
     let blocks: usize = work.iter().map(Vec::len).sum();
-    let wire: usize = work.iter().flatten().map(|(_, block)| block.len()).sum();
+    let wire: usize = work.iter().flatten().filter_map(|(_, block)| Some(block.as_ref()?.len())).sum();
     let samples = blocks * series * usize::from(args.ticks);
     println!(
         "{} hosts of {series} series, {blocks} blocks of {} samples ({:.2} bytes each), every host its own kept-alive TLS connection",
@@ -394,6 +372,7 @@ async fn load(args: Load) -> Result<()> {
                     let due = Duration::from_secs_f64(turn as f64 / f64::from(rate));
                     tokio::time::sleep(due.saturating_sub(started.elapsed())).await;
                 }
+                let block = block.map_or_else(|| member.host.block(member.epoch, &span, false, false), Ok)?;
                 let from = Instant::now();
                 if member.send(&block, &busy).await? {
                     acknowledged.push(span);
@@ -435,7 +414,8 @@ async fn load(args: Load) -> Result<()> {
     if !args.verify.is_empty() {
         let (store, _) = Store::open(&args.verify).await?;
         let (mut count, mut means) = (0, 0);
-        for (member, spans) in &fleet {
+        for (member, spans) in &mut fleet {
+            spans.extend(told.get(&member.host.id));
             count += check::samples(&store, &member.host, spans).await?;
             means += check::means(&store, &member.host, spans).await?;
         }

@@ -6,6 +6,8 @@ use super::settings::Model;
 
 /// Trends below this support claim nothing.
 const SUPPORT_MIN: f64 = 1.5;
+/// A trend that has bent is believed less: by this much of what its line ends above the level, as a share of its rise.
+const BEND_DOUBT: f64 = 2.0;
 /// What one horizon of past counts against the prior.
 const HORIZON_WEIGHT: f64 = 3.0;
 /// An expert's loss is its spread, plus these shares of the noise and of its bias.
@@ -94,7 +96,7 @@ pub(crate) fn judge(
             continue;
         }
         let spread = model.trend_error_ratio * gain + 3.0 * now.noise;
-        let faith = ((t.support - SUPPORT_MIN) / 3.0 + 0.25).min(1.0);
+        let faith = ((t.support - SUPPORT_MIN) / 3.0 + 0.25).min(1.0) * (1.0 - BEND_DOUBT * t.bend).max(0.0);
         let mut p = upper_tail((threshold - t.up) / spread) * faith;
         if !record.at.is_empty() {
             let (mut all, mut over) = (0.0_f64, 0.0_f64);

@@ -136,6 +136,8 @@ pub(crate) struct Trend {
     /// Buckets used.
     pub(crate) window: usize,
     pub(crate) slope: f64,
+    /// How far the line ends above the level, as a share of its rise over the window.
+    pub(crate) bend: f64,
 }
 
 /// What a trend window claimed and what came of it.
@@ -374,7 +376,8 @@ impl Memory {
             } else {
                 0.0
             };
-            *trend = Trend { up, support, window: window.min(since), slope };
+            let bend = (fit.level - level - 3.0 * noise).max(0.0) / (slope * window.min(since) as f64).max(noise);
+            *trend = Trend { up, support, window: window.min(since), slope, bend };
             forecasts.push(up);
             forecasts.push(level + 0.5 * gain);
         }

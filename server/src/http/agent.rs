@@ -1,6 +1,7 @@
 //! The agents' routes under `/agent/v1`: enrol, push a block, fetch the configuration.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use forewarn_common::block::DecodeError;
 use forewarn_common::id::HostId;
@@ -16,6 +17,10 @@ use super::route::{Access, Call, Route};
 use super::{App, auth};
 use crate::intake::IntakeError;
 use crate::model::host::Host;
+use crate::store::StoreError;
+
+/// How long an agent waits at most: less than its own patience, whatever the database does.
+const PUSH_ANSWER_FOR: Duration = Duration::from_secs(20);
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
@@ -76,6 +81,13 @@ fn sent_wall_ms(headers: &HeaderMap) -> Option<i64> {
 }
 
 async fn push(app: Arc<App>, call: Call) -> Result<Response, Refused> {
+    // What is given up may still be stored: the agent sends it again, and the receipt covers it.
+    tokio::time::timeout(PUSH_ANSWER_FOR, take(app, call)).await.unwrap_or_else(|_| {
+        Err(StoreError::Unavailable(format!("a block was not stored within {} s", PUSH_ANSWER_FOR.as_secs())).into())
+    })
+}
+
+async fn take(app: Arc<App>, call: Call) -> Result<Response, Refused> {
     let Some(host) = call.host else {
         return Err(Refused::unauthorized("send the agent's key"));
     };

@@ -11,9 +11,9 @@ use warp::reply::Response;
 use super::reply::{Refused, json};
 use super::route::Access::{Open, User};
 use super::route::{Call, Route};
-use super::{App, auth, overview, view};
+use super::{App, auth, fleet, overview, view};
 use crate::model::channel::{Channel, ChannelKind};
-use crate::model::rule::{Condition, Rule};
+use crate::model::rule::{Condition, Rule, default_rules};
 use crate::model::user::Session;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -26,6 +26,8 @@ const TOKEN_USES_MAX: u32 = 1000;
 const CHANNELS_MAX: usize = 100;
 /// Characters of a name that people give.
 const NAME_CHARS_MAX: usize = 80;
+/// Rules of a site: each is asked of every series that it looks at.
+const RULES_MAX: usize = 100;
 /// Bytes of a channel's url: Teams' are the longest known, at about 500.
 const URL_BYTES_MAX: usize = 2048;
 
@@ -53,13 +55,24 @@ pub(super) fn routes() -> Vec<Route> {
         route!(read("/api/v1/hosts/{host}/plot", "One series with threshold and forecast"), overview::plot)
             .reads(&["entity", "metric", "instance", "from_ms", "to_ms", "points"])
             .gives::<view::Plot>(OK),
+        route!(
+            read("/api/v1/rank", "The highest series of a metric over all hosts, and how all are spread"),
+            fleet::rank
+        )
+        .reads(&["metric", "by", "from_ms", "to_ms", "limit", "quantiles"])
+        .gives::<view::Rank>(OK),
         route!(read("/api/v1/incidents", "Incidents, newest first"), overview::incidents)
             .reads(&["state", "host", "cursor"])
             .gives::<view::IncidentPage>(OK),
         route!(read("/api/v1/incidents/{id}", "An incident"), overview::incident).gives::<view::Incident>(OK),
         route!(read("/api/v1/rules", "Rules"), rules).gives::<Vec<view::Rule>>(OK),
+        route!((post.clone(), "/api/v1/rules", User, "Add a rule with a threshold"), add_rule)
+            .takes::<view::NewRule>()
+            .gives::<view::Rule>(StatusCode::CREATED),
         route!((patch.clone(), "/api/v1/rules/{id}", User, "Change a rule"), change_rule)
             .takes::<view::RuleChange>()
+            .gives::<view::Rule>(OK),
+        route!((delete.clone(), "/api/v1/rules/{id}", User, "Remove a rule of the site's own"), remove_rule)
             .gives::<view::Rule>(OK),
         route!(read("/api/v1/channels", "Channels"), channels).gives::<Vec<view::Channel>>(OK),
         route!((post.clone(), "/api/v1/channels", User, "Add a channel"), add_channel)
@@ -153,6 +166,54 @@ fn rule_view(rule: Rule) -> view::Rule {
 async fn rules(app: Arc<App>, _: Call) -> Result<Response, Refused> {
     let rules: Vec<_> = app.store.rules().await?.into_iter().map(rule_view).collect();
     Ok(json(OK, &rules))
+}
+
+async fn add_rule(app: Arc<App>, call: Call) -> Result<Response, Refused> {
+    let new: view::NewRule = call.json()?;
+    let metric = new.metric.trim();
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':');
+    if !(1..=limit::NAME_BYTES_MAX).contains(&metric.len()) || !metric.bytes().all(is_name) {
+        return Err(Refused::bad_request("metric must be a name of letters, digits, _ and :, such as queue_depth"));
+    }
+    if app.store.rules().await?.len() >= RULES_MAX {
+        return Err(Refused::bad_request(format!("there are {RULES_MAX} rules already; remove one first")));
+    }
+    let mut rule = Rule {
+        id: format!("site-{:016x}", forewarn_common::id::random_u64().map_err(failed)?),
+        name: check_name(&new.name)?,
+        enabled: true,
+        send: true,
+        severity: new.severity,
+        condition: Condition::Threshold {
+            metric: metric.to_owned(),
+            entity_kind: new.entity_kind,
+            threshold: new.threshold,
+            horizon_ms: new.horizon_ms,
+            for_ms: new.for_ms,
+        },
+    };
+    apply(&view::RuleChange::default(), &mut rule).map_err(Refused::bad_request)?;
+    app.store.rule_save(&rule).await?;
+    app.judge.forget_rules();
+    app.store.audit(call.now_ms, &call.user, "add rule", &format!("{} {metric}", rule.name)).await?;
+    Ok(json(StatusCode::CREATED, &rule_view(rule)))
+}
+
+async fn remove_rule(app: Arc<App>, call: Call) -> Result<Response, Refused> {
+    let rules = app.store.rules().await?;
+    let rule = rules.into_iter().find(|rule| rule.id == call.param(0)).ok_or_else(|| Refused::not_found("rule"))?;
+    if default_rules().iter().any(|given| given.id == rule.id) {
+        return Err(Refused::bad_request("a rule that every site has can be switched off, not removed"));
+    }
+    // Its incidents end with it only while it is there to end them.
+    if rule.enabled || app.store.has_open_incidents(&rule.id).await? {
+        let detail = "switch the rule off first, and wait a minute until its incidents have ended";
+        return Err(Refused::new(StatusCode::CONFLICT, "in_use", detail));
+    }
+    app.store.rule_delete(&rule.id).await?;
+    app.judge.forget_rules();
+    app.store.audit(call.now_ms, &call.user, "remove rule", &rule.name).await?;
+    Ok(json(OK, &rule_view(rule)))
 }
 
 async fn change_rule(app: Arc<App>, call: Call) -> Result<Response, Refused> {

@@ -3,6 +3,7 @@
 mod agent;
 mod api;
 pub mod auth;
+mod fleet;
 pub mod listener;
 mod model;
 mod overview;
@@ -20,7 +21,6 @@ use http::{HeaderValue, Method, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use warp::Filter;
-use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use crate::intake::Intake;
@@ -70,6 +70,8 @@ pub struct App {
     /// Models in the making.
     pub trainings: Trainings,
     blocks: Arc<Semaphore>,
+    /// One question to the whole fleet at a time.
+    ranking: Semaphore,
     agents: RwLock<HashMap<HostId, [u8; 32]>>,
     logins: auth::LoginGuard,
     /// A hash that no password has, so that unknown names cost the same time.
@@ -103,6 +105,7 @@ impl App {
             outbox,
             trainings,
             blocks,
+            ranking: Semaphore::new(1),
             agents,
             logins,
             decoy_hash,
@@ -208,26 +211,19 @@ pub fn openapi() -> serde_json::Value {
 
 /// All routes, and the console for everything else.
 pub fn filter(app: &Arc<App>) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + use<> {
-    let routes = Arc::new(routes());
-    route::mount_all(&Arc::clone(&routes), app, otherwise(routes))
+    route::mount_all(&Arc::new(routes()), app, otherwise)
 }
 
 /// What no route matches: a wrong method, an unknown path of the API, or the console.
-fn otherwise(routes: Arc<Vec<Route>>) -> BoxedFilter<(Response,)> {
-    warp::method()
-        .and(warp::path::full())
-        .map(move |method: Method, path: warp::path::FullPath| {
-            let path = path.as_str();
-            if routes.iter().any(|route| route.is_at(path)) {
-                let detail = format!("{method} is not served at this path");
-                return Refused::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail).into();
-            }
-            if path.starts_with("/api/") || path.starts_with("/agent/") || method != Method::GET {
-                return Refused::not_found("path").into();
-            }
-            console(path)
-        })
-        .boxed()
+fn otherwise(routes: &[Route], method: &Method, path: &str) -> Response {
+    if routes.iter().any(|route| route.is_at(path)) {
+        let detail = format!("{method} is not served at this path");
+        return Refused::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail).into();
+    }
+    if path.starts_with("/api/") || path.starts_with("/agent/") || *method != Method::GET {
+        return Refused::not_found("path").into();
+    }
+    console(path)
 }
 
 /// The console's file at `path`; its first page for the paths that the console routes by itself.

@@ -12,7 +12,6 @@ use http::{HeaderMap, Method, StatusCode};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Buf, Filter};
 
@@ -156,69 +155,39 @@ impl Route {
     /// Whether the path is this route's, whatever the method.
     #[must_use]
     pub fn is_at(&self, path: &str) -> bool {
-        let (own, asked): (Vec<_>, Vec<_>) = (segments(self.path).collect(), segments(path).collect());
-        own.len() == asked.len() && own.iter().zip(asked).all(|(own, asked)| own.starts_with('{') || *own == asked)
+        self.params(path).is_some()
     }
 
-    /// The warp filter of this route. It never rejects once path and method fit.
-    #[must_use]
-    pub fn mount(&self, app: &Arc<App>) -> BoxedFilter<(Response,)> {
-        let mut path: BoxedFilter<(Vec<String>,)> = warp::any().map(Vec::new).boxed();
-        for segment in segments(self.path) {
-            path = if segment.starts_with('{') {
-                path.and(warp::path::param::<String>())
-                    .map(|mut params: Vec<String>, param| {
-                        params.push(param);
-                        params
-                    })
-                    .boxed()
-            } else {
-                path.and(warp::path(segment.to_owned())).boxed()
-            };
+    /// The path's parameters; `None` when it is not this route's.
+    fn params(&self, path: &str) -> Option<Vec<String>> {
+        let asked = path.strip_prefix('/').unwrap_or(path);
+        let mut asked = asked.strip_suffix('/').unwrap_or(asked).split('/');
+        let mut params = Vec::new();
+        for own in segments(self.path) {
+            let asked = asked.next()?;
+            match own.starts_with('{') {
+                true if !asked.is_empty() => params.push(asked.to_owned()),
+                false if own == asked => {}
+                _ => return None,
+            }
         }
-        let wanted = self.method.clone();
-        let method = warp::method()
-            .and_then(move |method: Method| {
-                let fits = method == wanted;
-                async move { if fits { Ok(()) } else { Err(warp::reject::not_found()) } }
-            })
-            .untuple_one();
-        let query = warp::query::raw().or(warp::any().map(String::new)).unify();
-        let (app, access, max, handler) =
-            (Arc::clone(app), self.access, self.body_bytes_max, Arc::clone(&self.handler));
-        let is_read = self.method == Method::GET;
-        path.and(warp::path::end())
-            .and(method)
-            .and(query)
-            .and(warp::header::headers_cloned())
-            .and(warp::ext::get::<Peer>())
-            .and(warp::body::stream())
-            .then(move |params, query: String, headers, peer, body| {
-                let (app, handler) = (Arc::clone(&app), Arc::clone(&handler));
-                async move {
-                    let query = url::form_urlencoded::parse(query.as_bytes()).into_owned().take(32).collect();
-                    let now_ms = forewarn_common::clock::wall_ms();
-                    let mut call = Call {
-                        params,
-                        query,
-                        headers,
-                        body: Vec::new(),
-                        peer,
-                        now_ms,
-                        host: None,
-                        user: String::new(),
-                    };
-                    let answer = async {
-                        app.admit(access, is_read, &mut call).await?;
-                        // The permit is taken before the body is read and held until the answer: that bounds memory.
-                        let _permit = app.permit(access)?;
-                        call.body = read_body(body, max).await?;
-                        handler(Arc::clone(&app), call).await
-                    };
-                    answer.await.unwrap_or_else(Response::from)
-                }
-            })
-            .boxed()
+        asked.next().is_none().then_some(params)
+    }
+
+    async fn answer<B: Buf, E>(
+        &self,
+        app: &Arc<App>,
+        mut call: Call,
+        body: impl Stream<Item = Result<B, E>>,
+    ) -> Response {
+        let answer = async {
+            app.admit(self.access, self.method == Method::GET, &mut call).await?;
+            // The permit is taken before the body is read and held until the answer: that bounds memory.
+            let _permit = app.permit(self.access)?;
+            call.body = read_body(body, self.body_bytes_max).await?;
+            (self.handler)(Arc::clone(app), call).await
+        };
+        answer.await.unwrap_or_else(Response::from)
     }
 }
 
@@ -245,18 +214,36 @@ async fn read_body<B: Buf, E>(body: impl Stream<Item = Result<B, E>>, max: u64) 
     Ok(bytes)
 }
 
-/// All routes as one filter that never rejects; `otherwise` answers what no route matches.
+/// All routes as one filter that never rejects; `otherwise` answers what no route matches. One filter that looks the
+/// route up, because warp's way, a filter a route each inside the other, costs every block more than reading it.
 pub fn mount_all(
-    routes: &[Route],
+    routes: &Arc<Vec<Route>>,
     app: &Arc<App>,
-    otherwise: BoxedFilter<(Response,)>,
+    otherwise: fn(&[Route], &Method, &str) -> Response,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + use<> {
-    // The first routes are outermost: a filter polls all that it is wrapped in, and blocks come by the first ones.
-    let mut all = otherwise;
-    for route in routes.iter().rev() {
-        all = route.mount(app).or(all).unify().boxed();
-    }
-    all.recover(|_| async { Ok::<_, Infallible>(Response::from(Refused::not_found("path"))) }).unify()
+    let (routes, app) = (Arc::clone(routes), Arc::clone(app));
+    warp::method()
+        .and(warp::path::full())
+        .and(warp::query::raw().or(warp::any().map(String::new)).unify())
+        .and(warp::header::headers_cloned())
+        .and(warp::ext::get::<Peer>())
+        .and(warp::body::stream())
+        .then(move |method: Method, path: warp::path::FullPath, query: String, headers, peer, body| {
+            let (routes, app) = (Arc::clone(&routes), Arc::clone(&app));
+            async move {
+                let of = |route: &'_ Route| if route.method == method { route.params(path.as_str()) } else { None };
+                let Some((route, params)) = routes.iter().find_map(|route| Some((route, of(route)?))) else {
+                    return otherwise(&routes, &method, path.as_str());
+                };
+                let query = url::form_urlencoded::parse(query.as_bytes()).into_owned().take(32).collect();
+                let now_ms = forewarn_common::clock::wall_ms();
+                let (host, user) = (None, String::new());
+                let call = Call { params, query, headers, body: Vec::new(), peer, now_ms, host, user };
+                route.answer(&app, call, body).await
+            }
+        })
+        .recover(|_| async { Ok::<_, Infallible>(Response::from(Refused::not_found("path"))) })
+        .unify()
 }
 
 /// The OpenAPI document of the routes that are not hidden.

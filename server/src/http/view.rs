@@ -204,6 +204,53 @@ pub struct Plot {
     pub band: Vec<BandPoint>,
 }
 
+/// The series of one metric over the whole fleet: the highest, and how all are spread.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Rank {
+    /// The metric.
+    pub metric: String,
+    /// By what: `max`, `mean`, `last`, `p50`, `p90`, `p95`, `p99` of the means of five minutes, or `now`.
+    pub by: String,
+    /// Begin of the span.
+    pub from_ms: i64,
+    /// End of the span.
+    pub to_ms: i64,
+    /// How many series were looked at.
+    pub series: u32,
+    /// How the series are spread.
+    pub quantiles: Vec<Quantile>,
+    /// The highest, highest first.
+    pub top: Vec<Ranked>,
+    /// Rows of the database that could not be read and were passed over.
+    pub damaged_rows: u32,
+}
+
+/// A share of the series and the value that it does not exceed.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Quantile {
+    /// The share, 0.95 for instance.
+    pub share: f64,
+    /// The value.
+    pub value: f64,
+}
+
+/// One of the highest series.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Ranked {
+    /// Whose host.
+    pub host: HostId,
+    /// What people call it.
+    pub host_name: String,
+    /// Which entity.
+    pub entity: EntityId,
+    /// Its name.
+    pub entity_name: String,
+    /// Mount point, device and the like.
+    pub instance: String,
+    /// What it is ranked by.
+    pub value: f64,
+}
+
 /// An incident.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Incident {
@@ -287,8 +334,28 @@ pub struct Rule {
     pub condition: Condition,
 }
 
-/// What may be changed of a rule.
+/// A rule of the site's own: a level that must not reach a threshold.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewRule {
+    /// What people call it.
+    pub name: String,
+    /// The metric: of the catalogue, or as a scraped endpoint calls it.
+    pub metric: String,
+    /// Hosts or workloads; scraped endpoints are workloads.
+    pub entity_kind: forewarn_common::block::EntityKind,
+    /// The level, in the metric's unit; ratios are shares of one.
+    pub threshold: f64,
+    /// How far ahead to look, milliseconds.
+    pub horizon_ms: i64,
+    /// How long the level must be over before the alarm, milliseconds.
+    pub for_ms: i64,
+    /// How bad its incidents are.
+    pub severity: Severity,
+}
+
+/// What may be changed of a rule.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RuleChange {
     /// Whether it is judged.

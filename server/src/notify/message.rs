@@ -3,7 +3,7 @@
 
 use forewarn_common::id::EntityId;
 use forewarn_common::keyword::Severity;
-use forewarn_common::metric::{CATALOGUE, Unit};
+use forewarn_common::metric::{Unit, unit_of_name};
 use jiff::tz::TimeZone;
 
 use super::delivery::Letter;
@@ -541,9 +541,7 @@ impl Teller<'_> {
 
     fn unit(&self) -> Unit {
         match &self.rule().condition {
-            Condition::Threshold { metric, .. } => {
-                CATALOGUE.iter().find(|spec| spec.name == metric).map_or(Unit::Count, |spec| spec.unit)
-            }
+            Condition::Threshold { metric, .. } => unit_of_name(metric),
             _ => Unit::Count,
         }
     }

@@ -17,7 +17,7 @@ use super::column::Row;
 use super::connection::{Conn, Place, insert_many};
 use super::push::TIER_PUSHED;
 use super::receipt::Ranges;
-use super::{StoreError, read, schema, setup, unsigned};
+use super::{StoreError, last, schema, setup, unsigned};
 
 /// Rows of one INSERT of a copy.
 const BATCH_ROWS_MAX: usize = 200;
@@ -92,7 +92,6 @@ macro_rules! tables {
         )*
 
         /// Their names.
-        #[cfg(test)]
         pub(super) const TABLES: &[&str] = &[$(stringify!($table)),*];
 
         fn copy_rows(from: &mut Conn, to: &mut Conn) -> Result<(), StoreError> {
@@ -404,7 +403,7 @@ fn verify_rows(connection: &mut Conn) -> Verified {
     each(connection, &mut verified, "host_state", schema::host_state::table, |row: HostStateRow, verified| {
         verified.others += 1;
         let said = |error| format!("last values of host {}: {error}", hex::encode(&row.host));
-        read::decode_last(&row.last_values).map(drop).map_err(said)
+        last::decode(&row.last_values).map(drop).map_err(said)
     });
     verified
 }

@@ -15,9 +15,11 @@ use forewarn_common::id::{EntityId, HostId, LayoutId};
 use forewarn_common::limit;
 
 use super::column::{self, AXIS_POINTS_MAX, MergedGroup, Row};
-use super::connection::{Conn, Tx, insert_many};
+use super::connection::{Conn, Tx};
+use super::many;
 use super::push::{
-    INSERT_ROWS_MAX, NewBlock, TIER_DAY, TIER_DAY_PART, TIER_HOUR, TIER_MONTH, TIER_MONTH_PART, TIER_PUSHED, part_of,
+    BLOCKS, INSERT_ROWS_MAX, NewBlock, TIER_DAY, TIER_DAY_PART, TIER_HOUR, TIER_MONTH, TIER_MONTH_PART, TIER_PUSHED,
+    part_of,
 };
 use super::schema::{audit, block, delivery, engine_event, host_state, incident, keyword_hit, series_group, session};
 use super::summary::{DAY_STEP_MS, Sums};
@@ -417,7 +419,7 @@ impl Store {
                         skewed: child.skewed,
                         bytes: &child.bytes,
                     };
-                    insert_many!(connection, block::table, &vec![row])?;
+                    many::write(connection, &BLOCKS, std::slice::from_ref(&row))?;
                 }
                 Ok(())
             })

@@ -3,6 +3,7 @@
 //! The room's only place that knows which engine it talks to, but for the start-up checks.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -197,6 +198,8 @@ pub(super) struct Pool {
     place: Place,
     write: Arc<Lane>,
     read: Arc<Lane>,
+    /// Whether the last transaction that writes failed: a database that is full still answers questions.
+    write_fails: AtomicBool,
 }
 
 impl Pool {
@@ -206,7 +209,11 @@ impl Pool {
             Place::Mysql(_) => Arc::clone(&read),
             Place::Sqlite(_) => Arc::new(Lane::new(1, WRITE_CACHE_KIB)),
         };
-        Self { place, write, read }
+        Self { place, write, read, write_fails: AtomicBool::new(false) }
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 
     pub(super) fn is_mysql(&self) -> bool {
@@ -219,7 +226,17 @@ impl Pool {
         &self,
         work: impl FnMut(&mut Conn) -> Tx<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.run(&self.write, work).await
+        let result = self.run(&self.write, work).await;
+        match &result {
+            Ok(_) => self.write_fails.store(false, Ordering::Relaxed),
+            Err(StoreError::Unavailable(_)) => self.write_fails.store(true, Ordering::Relaxed),
+            Err(_) => {}
+        }
+        result
+    }
+
+    pub(super) fn write_fails(&self) -> bool {
+        self.write_fails.load(Ordering::Relaxed)
     }
 
     /// Runs `work` in a transaction that only reads.

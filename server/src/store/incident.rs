@@ -265,6 +265,19 @@ impl Store {
         Ok((page, next))
     }
 
+    /// Whether an incident of this rule is open.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn has_open_incidents(&self, rule: &str) -> Result<bool, StoreError> {
+        let rule = rule.to_owned();
+        let load = move |connection: &mut Conn| -> Tx<i64> {
+            let open = incident::table.filter(incident::state.eq_any(["pending", "firing"]));
+            Ok(open.filter(incident::rule.eq(rule.as_str())).count().get_result(connection)?)
+        };
+        Ok(self.inner.pool.read(load).await? > 0)
+    }
+
     /// How many incidents are firing on each host that has one.
     ///
     /// # Errors

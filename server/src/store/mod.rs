@@ -13,7 +13,9 @@ mod fold;
 mod forecast;
 mod host;
 mod incident;
+mod last;
 mod log;
+mod many;
 mod model;
 mod mysql;
 mod push;
@@ -33,7 +35,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use forewarn_common::block::Layout;
-use forewarn_common::id::{HostId, LayoutId};
+use forewarn_common::id::{HostId, LayoutId, random_u64};
 
 pub use compact::{CompactReport, RetainReport, Retention};
 pub use forecast::StoredForecast;
@@ -44,9 +46,13 @@ pub use push::{Arriving, BLOCK_SPAN_MS_MAX, PushOutcome};
 pub use rank::{RankBy, Ranking};
 pub use read::{Latest, Reading, Wanted};
 pub use setting::{AuditEntry, SealedChannel};
-pub use size::{Sizes, TierSize};
+pub use size::{Room, Sizes, TierSize};
 
 use connection::{Place, Pool};
+
+/// The value of the site that is written to find out whether the database takes anything.
+const PROBE: &str = "write_probe";
+const PROBE_BYTES: usize = 256 << 10;
 
 /// Why the store did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -136,6 +142,21 @@ impl Store {
                 Ok(())
             })
             .await
+    }
+
+    /// Whether the database takes what is written. Writes itself only when the last transaction that wrote failed.
+    ///
+    /// # Errors
+    /// It does not: it is full, read-only or gone.
+    pub async fn ping_write(&self) -> Result<(), StoreError> {
+        if self.inner.pool.write_fails() {
+            // Large enough that it does not fit where a group of blocks does not; another one each time, because MySQL
+            // does not write what is there already.
+            let filling = random_u64().unwrap_or(0).to_le_bytes()[0];
+            self.site_put(PROBE, vec![filling; PROBE_BYTES]).await?;
+            self.site_put(PROBE, Vec::new()).await?;
+        }
+        Ok(())
     }
 
     /// How many columns a layout has; `None` while this process has not read it.

@@ -18,6 +18,7 @@ use diesel::sql_types::TypeMetadata;
 use diesel::{ConnectionError, ConnectionResult, QueryResult};
 use diesel_async::AsyncMysqlConnection;
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
+use mysql_async::prelude::Queryable;
 use mysql_async::{Opts, OptsBuilder, SslOpts};
 
 type Inner = AsyncConnectionWrapper<AsyncMysqlConnection>;
@@ -28,13 +29,16 @@ const CONNECT_FOR: Duration = Duration::from_secs(5);
 /// What each session says first. Strict whatever the server's own mode is: nothing is cut or bent in silence.
 /// English messages, because "try restarting transaction" is how a deadlock is told. Row locks without gaps:
 /// every race is decided by a unique key or a compare-and-set.
-/// The last asks for a row: a node of a cluster that lost its majority takes SET, but answers no question.
-const SESSION: [&str; 4] = [
+const SESSION: [&str; 3] = [
     "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
     "SET SESSION lc_messages = 'en_US'",
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-    "SELECT 1",
 ];
+
+/// A node of a Galera cluster that lost its majority takes connections, SET and `SELECT 1`, and refuses every question
+/// to a table; it says so here. Of other databases the answer is empty, or another word.
+const CLUSTER_STATUS: &str = "SHOW STATUS LIKE 'wsrep_cluster_status'";
+const NO_MAJORITY: &str = "non-Primary";
 
 /// The parameter of the URL that names the CA of the database's certificate, PEM.
 const CA_FILE: &str = "ca_file=";
@@ -100,6 +104,10 @@ impl MysqlConnection {
                 let resolved = resolve(opts.ip_or_hostname()).await?;
                 let ssl = match ca_file {
                     Some(file) => {
+                        std::fs::read(file).map_err(|error| {
+                            let text = format!("cannot read ca_file {file} of the database url: {error}");
+                            ConnectionError::BadConnection(text)
+                        })?;
                         let known = opts.ssl_opts().cloned().unwrap_or_else(SslOpts::default);
                         Some(known.with_root_certs(vec![std::path::PathBuf::from(file).into()]))
                     }
@@ -112,7 +120,11 @@ impl MysqlConnection {
                     .stmt_cache_size(0)
                     .client_found_rows(true)
                     .setup(SESSION.to_vec());
-                let connection = mysql_async::Conn::new(builder).await.map_err(bad)?;
+                let mut connection = mysql_async::Conn::new(builder).await.map_err(|error| refused(&error, ca_file))?;
+                let status: Option<(String, String)> = connection.query_first(CLUSTER_STATUS).await.map_err(bad)?;
+                if status.is_some_and(|(_, status)| status.eq_ignore_ascii_case(NO_MAJORITY)) {
+                    return Err(bad("this node of the cluster has lost its majority"));
+                }
                 AsyncMysqlConnection::try_from(connection).await
             };
             tokio::time::timeout(CONNECT_FOR, work).await.unwrap_or_else(|_| {
@@ -125,6 +137,18 @@ impl MysqlConnection {
 
 fn bad(error: impl std::fmt::Display) -> ConnectionError {
     ConnectionError::BadConnection(error.to_string())
+}
+
+/// What the driver says of a connection; of a certificate that is not trusted also what to do.
+fn refused(error: &mysql_async::Error, ca_file: Option<&str>) -> ConnectionError {
+    let text = error.to_string();
+    if !text.contains("certificate") {
+        return ConnectionError::BadConnection(text);
+    }
+    ConnectionError::BadConnection(match ca_file {
+        Some(file) => format!("{text}; the certificate of the database is not one of ca_file {file}"),
+        None => format!("{text}; name the CA of the database's certificate in its url, &ca_file=/path/ca.pem"),
+    })
 }
 
 /// Addresses of a name; `None` when it is an address already.

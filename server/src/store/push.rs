@@ -7,14 +7,16 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, PoisonError};
 
 use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Binary, Bool, SmallInt};
 use forewarn_common::block::{Dictionary, Header, Layout, Urgent};
 use forewarn_common::id::{EntityId, HostId, LayoutId};
 use forewarn_common::limit;
 
-use super::connection::{Conn, Tx, TxError, insert_many};
+use super::connection::{Conn, Tx, TxError};
+use super::many::{self, Text, values};
 use super::receipt::Ranges;
-use super::schema::{block, entity, host_state, layout, receipt, series_group};
-use super::{Store, StoreError, log, read, signed};
+use super::schema::{block, entity, layout, receipt, series_group};
+use super::{Store, StoreError, last, log, read, signed};
 
 /// Longest span of a block: every sample lies within it of the block's start, which bounds how far back a read looks.
 pub const BLOCK_SPAN_MS_MAX: i64 = 12 * HOUR_MS;
@@ -107,21 +109,14 @@ pub(super) struct Known {
     groups: HashMap<(EntityId, LayoutId), i64>,
 }
 
-/// What this process wrote last of a host: it spares the next push two reads. Only ever a guess at what is in the
-/// database now: the receipt's version is compared when it is replaced, and a wrong guess reads again.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Mark {
-    /// Epoch, version, ranges.
-    receipt: Option<(i64, i64, Ranges)>,
-    /// Seen, time of the last values, the last values.
-    state: Option<(i64, i64, Vec<u8>)>,
-}
+/// The receipt that this process wrote last of a host: its epoch, version and ranges. It spares the next push a read.
+/// Only ever a guess at what is in the database now: the version is compared when it is replaced, and a wrong guess
+/// reads again.
+pub(super) type Mark = (i64, i64, Ranges);
 
 type Marks = HashMap<HostId, Mark>;
 
-// Inserted many at a time: every column is stated, as SQLite's batch INSERT needs.
-#[derive(Insertable)]
-#[diesel(table_name = receipt, treat_none_as_default_value = false)]
+/// A row of the receipt table.
 struct NewReceipt<'a> {
     host: &'a [u8],
     epoch: i64,
@@ -129,8 +124,15 @@ struct NewReceipt<'a> {
     ranges: Vec<u8>,
 }
 
-#[derive(Insertable)]
-#[diesel(table_name = host_state, treat_none_as_default_value = false)]
+impl<'a> NewReceipt<'a> {
+    fn of(host: &'a HostId, epoch: i64, version: i64, ranges: &Ranges) -> Self {
+        Self { host: host.0.as_slice(), epoch, version, ranges: ranges.encode() }
+    }
+}
+
+values!(NewReceipt { host: Binary, epoch: BigInt, version: BigInt, ranges: Binary });
+
+/// A row of the table of hosts' states.
 struct NewState<'a> {
     host: &'a [u8],
     seen_ms: i64,
@@ -139,8 +141,7 @@ struct NewState<'a> {
     last_values: Vec<u8>,
 }
 
-/// Host, seen, skew, time of the last values, the last values.
-type StateRow = (Vec<u8>, i64, i64, i64, Vec<u8>);
+values!(NewState { host: Binary, seen_ms: BigInt, skew_ms: BigInt, last_at_ms: BigInt, last_values: Binary });
 
 /// A row of the block table, of any tier.
 #[derive(Insertable)]
@@ -157,8 +158,76 @@ pub(super) struct NewBlock<'a> {
     pub(super) bytes: &'a [u8],
 }
 
-#[derive(Insertable)]
-#[diesel(table_name = series_group, treat_none_as_default_value = false)]
+values!(NewBlock {
+    tier: SmallInt,
+    start_ms: BigInt,
+    host: Binary,
+    part: BigInt,
+    end_ms: BigInt,
+    stored_ms: BigInt,
+    samples: BigInt,
+    skewed: Bool,
+    bytes: Binary
+});
+
+/// A block.
+pub(super) const BLOCKS: Text = Text {
+    head: "INSERT INTO block (tier, start_ms, host, part, end_ms, stored_ms, samples, skewed, bytes) VALUES ",
+    tail_mysql: "",
+    tail_sqlite: "",
+};
+
+/// A receipt that was not there.
+const NEW_RECEIPTS: Text =
+    Text { head: "INSERT INTO receipt (host, epoch, version, ranges) VALUES ", tail_mysql: "", tail_sqlite: "" };
+
+/// A receipt in the place of the version before it, or nothing: see [`many::is_changed`].
+const NEXT_RECEIPTS: Text = Text {
+    head: "INSERT INTO receipt (host, epoch, version, ranges) VALUES ",
+    // MySQL assigns from left to right: the version is compared before it is set.
+    tail_mysql: " ON DUPLICATE KEY UPDATE ranges = IF(version = VALUES(version) - 1, VALUES(ranges), ranges), \
+                 version = IF(version = VALUES(version) - 1, VALUES(version), version)",
+    tail_sqlite: " ON CONFLICT (host, epoch) DO UPDATE SET version = excluded.version, ranges = excluded.ranges \
+                  WHERE receipt.version = excluded.version - 1",
+};
+
+/// How a host stands; older last values do not take the place of newer ones.
+const STATES: Text = Text {
+    head: "INSERT INTO host_state (host, seen_ms, skew_ms, last_at_ms, last_values) VALUES ",
+    tail_mysql: " ON DUPLICATE KEY UPDATE seen_ms = GREATEST(seen_ms, VALUES(seen_ms)), skew_ms = VALUES(skew_ms), \
+                 last_values = IF(VALUES(last_at_ms) >= last_at_ms, VALUES(last_values), last_values), \
+                 last_at_ms = GREATEST(last_at_ms, VALUES(last_at_ms))",
+    tail_sqlite: " ON CONFLICT (host) DO UPDATE SET seen_ms = max(host_state.seen_ms, excluded.seen_ms), \
+                  skew_ms = excluded.skew_ms, \
+                  last_values = iif(excluded.last_at_ms >= host_state.last_at_ms, excluded.last_values, \
+                  host_state.last_values), last_at_ms = max(host_state.last_at_ms, excluded.last_at_ms)",
+};
+
+/// An entity's record; the newest takes the place of what was known.
+const ENTITIES: Text = Text {
+    head: "INSERT INTO entity (host, id, first_ms, updated_ms, record) VALUES ",
+    tail_mysql: " ON DUPLICATE KEY UPDATE updated_ms = VALUES(updated_ms), record = VALUES(record)",
+    tail_sqlite: " ON CONFLICT (host, id) DO UPDATE SET updated_ms = excluded.updated_ms, record = excluded.record",
+};
+
+/// A group of a host, or how much longer it goes.
+const GROUPS: Text = Text {
+    head: "INSERT INTO series_group (host, entity, layout, first_ms, last_ms) VALUES ",
+    tail_mysql: " ON DUPLICATE KEY UPDATE last_ms = GREATEST(last_ms, VALUES(last_ms))",
+    tail_sqlite: " ON CONFLICT (host, entity, layout) DO UPDATE SET \
+                  last_ms = max(series_group.last_ms, excluded.last_ms)",
+};
+
+struct NewEntity<'a> {
+    host: &'a [u8],
+    id: i64,
+    first_ms: i64,
+    updated_ms: i64,
+    record: Vec<u8>,
+}
+
+values!(NewEntity { host: Binary, id: BigInt, first_ms: BigInt, updated_ms: BigInt, record: Binary });
+
 struct NewGroup<'a> {
     host: &'a [u8],
     entity: i64,
@@ -166,6 +235,8 @@ struct NewGroup<'a> {
     first_ms: i64,
     last_ms: i64,
 }
+
+values!(NewGroup { host: Binary, entity: BigInt, layout: BigInt, first_ms: BigInt, last_ms: BigInt });
 
 struct Pushed {
     outcomes: Vec<PushOutcome>,
@@ -224,7 +295,7 @@ fn push(connection: &mut Conn, store: &Store, arrivals: &[Arriving], trusted: bo
     insert_blocks(connection, &fresh)?;
     log::insert_hits(connection, &fresh)?;
     log::insert_events(connection, &fresh)?;
-    save_states(connection, arrivals, &fresh, &mut marks)?;
+    save_states(connection, arrivals, &fresh)?;
     let mut known = load_known(connection, store, arrivals, trusted)?;
     let layouts = save_layouts(connection, store, arrivals)?;
     save_entities(connection, arrivals, &mut known)?;
@@ -250,8 +321,10 @@ fn take_receipts<'a>(
     let mut asked: BTreeSet<(HostId, i64)> = BTreeSet::new();
     for arriving in arrivals {
         let (host, epoch) = (arriving.header.host, signed(arriving.header.epoch));
-        match marks.get_mut(&host).and_then(|mark| mark.receipt.take_if(|(own, ..)| *own == epoch)) {
-            Some((_, version, ranges)) => _ = receipts.insert((host, epoch), (version, ranges, false)),
+        match marks.get(&host).filter(|(own, ..)| *own == epoch) {
+            Some((_, version, ranges)) => {
+                _ = receipts.entry((host, epoch)).or_insert((*version, ranges.clone(), false))
+            }
             None if receipts.contains_key(&(host, epoch)) => {}
             None => _ = asked.insert((host, epoch)),
         }
@@ -291,34 +364,20 @@ fn take_receipts<'a>(
     for ((host, epoch), (version, ranges, changed)) in &receipts {
         if *version + i64::from(*changed) > 0 && ranges.is_short() {
             let version = version + i64::from(*changed);
-            marks.entry(*host).or_default().receipt = Some((*epoch, version, ranges.clone()));
+            marks.insert(*host, (*epoch, version, ranges.clone()));
         }
     }
-    let changed: Vec<_> = receipts.into_iter().filter(|(_, (_, _, changed))| *changed).collect();
-    // Compare-and-set of many rows in few statements: the old ones are deleted by the version that was read, and
-    // all of them must still be there.
-    let old: Vec<_> = changed.iter().filter(|(_, (version, ..))| *version > 0).collect();
-    for old in old.chunks(OR_TERMS_MAX) {
-        let mut same = diesel::delete(receipt::table).into_boxed();
-        for ((host, epoch), (version, ..)) in old {
-            let one = receipt::host.eq(host.0.as_slice()).and(receipt::epoch.eq(*epoch));
-            same = same.or_filter(one.and(receipt::version.eq(*version)));
-        }
-        if same.execute(connection)? != old.len() {
-            return Err(TxError::Raced);
-        }
-    }
-    let rows: Vec<_> = changed
-        .iter()
-        .map(|((host, epoch), (version, ranges, _))| NewReceipt {
-            host: host.0.as_slice(),
-            epoch: *epoch,
-            version: version + 1,
-            ranges: ranges.encode(),
-        })
-        .collect();
-    for rows in rows.chunks(INSERT_ROWS_MAX) {
-        insert_many!(connection, receipt::table, rows)?;
+    // Compare-and-set: what takes the place of an older version does so only where that one still stands.
+    let changed = || receipts.iter().filter(|(_, (.., changed))| *changed);
+    let rows = |first: bool| -> Vec<NewReceipt<'_>> {
+        let of_kind = changed().filter(|(_, (version, ..))| (*version == 0) == first);
+        of_kind.map(|((host, epoch), (version, ranges, _))| NewReceipt::of(host, *epoch, version + 1, ranges)).collect()
+    };
+    many::write(connection, &NEW_RECEIPTS, &rows(true))?;
+    let next = rows(false);
+    let affected = many::write(connection, &NEXT_RECEIPTS, &next)?;
+    if !many::is_changed(connection, affected, next.len()) {
+        return Err(TxError::Raced);
     }
     Ok((fresh, outcomes))
 }
@@ -344,25 +403,24 @@ fn refusal(arriving: &Arriving, ranges: &Ranges) -> Option<&'static str> {
 }
 
 fn insert_blocks(connection: &mut Conn, fresh: &[&Arriving]) -> Tx<()> {
-    let (mut rows, mut bytes) = (Vec::new(), 0);
+    let (mut rows, mut bytes) = (Vec::with_capacity(fresh.len()), 0);
     for (index, arriving) in fresh.iter().enumerate() {
         let header = &arriving.header;
-        let (start_ms, end_ms) = (arriving.corrected_start_ms, arriving.end_ms());
         bytes += arriving.bytes.len();
         rows.push(NewBlock {
             tier: TIER_PUSHED,
-            start_ms,
+            start_ms: arriving.corrected_start_ms,
             host: header.host.0.as_slice(),
             part: part_of(&(header.epoch, header.seq)),
-            end_ms,
+            end_ms: arriving.end_ms(),
             stored_ms: arriving.received_ms,
             samples: arriving.values,
             skewed: arriving.skew_ms.saturating_abs() > limit::CLOCK_SKEW_MS_MAX,
             bytes: arriving.bytes.as_slice(),
         });
         let next = fresh.get(index + 1).map_or(usize::MAX, |next| next.bytes.len());
-        if rows.len() >= INSERT_ROWS_MAX || bytes.saturating_add(next) > INSERT_BYTES_MAX {
-            insert_many!(connection, block::table, &rows)?;
+        if bytes.saturating_add(next) > INSERT_BYTES_MAX {
+            many::write(connection, &BLOCKS, &rows)?;
             (rows, bytes) = (Vec::new(), 0);
         }
     }
@@ -378,61 +436,27 @@ pub(super) fn part_of(what: &impl Hash) -> i64 {
 }
 
 /// When each host was seen, how its clock stands, and its last values.
-fn save_states(connection: &mut Conn, arrivals: &[Arriving], fresh: &[&Arriving], marks: &mut Marks) -> Tx<()> {
-    let mut hosts: BTreeMap<HostId, &Arriving> = BTreeMap::new();
+fn save_states(connection: &mut Conn, arrivals: &[Arriving], fresh: &[&Arriving]) -> Tx<()> {
+    let mut hosts: BTreeMap<HostId, NewState<'_>> = BTreeMap::new();
     for arriving in arrivals {
-        let entry = hosts.entry(arriving.header.host).or_insert(arriving);
-        if arriving.received_ms >= entry.received_ms {
-            *entry = arriving;
+        let (seen_ms, skew_ms) = (arriving.received_ms, arriving.skew_ms);
+        let host = arriving.header.host.0.as_slice();
+        let new = || NewState { host, seen_ms, skew_ms, last_at_ms: 0, last_values: Vec::new() };
+        let state = hosts.entry(arriving.header.host).or_insert_with(new);
+        if seen_ms >= state.seen_ms {
+            (state.seen_ms, state.skew_ms) = (seen_ms, skew_ms);
         }
     }
-    let mut latest: HashMap<HostId, (i64, &Arriving)> = HashMap::new();
     for arriving in fresh.iter().filter(|arriving| !arriving.urgent.last.is_empty()) {
         // An agent that names an impossible time must not keep its later values out.
         let at_ms = arriving.urgent.at_ms.saturating_add(arriving.shift_ms());
         let at_ms = at_ms.clamp(arriving.corrected_start_ms, arriving.end_ms());
-        let entry = latest.entry(arriving.header.host).or_insert((at_ms, arriving));
-        if at_ms >= entry.0 {
-            *entry = (at_ms, arriving);
+        if let Some(state) = hosts.get_mut(&arriving.header.host).filter(|state| at_ms >= state.last_at_ms) {
+            (state.last_at_ms, state.last_values) = (at_ms, last::encode(&arriving.urgent.last));
         }
     }
-    let mut states: HashMap<HostId, (i64, i64, Vec<u8>)> = HashMap::new();
-    let state_of = |(host, mark): (&HostId, &mut Mark)| Some((*host, mark.state.take()?));
-    states.extend(marks.iter_mut().filter_map(state_of));
-    let unknown: Vec<&[u8]> =
-        hosts.keys().filter(|host| !states.contains_key(*host)).map(|host| host.0.as_slice()).collect();
-    for ids in unknown.chunks(INSERT_ROWS_MAX) {
-        let rows: Vec<StateRow> = host_state::table.filter(host_state::host.eq_any(ids)).load(connection)?;
-        for (host, seen_ms, _, last_at_ms, values) in rows {
-            states.insert(super::host_id(&host)?, (seen_ms, last_at_ms, values));
-        }
-    }
-    let old: Vec<&[u8]> = states.keys().map(|host| host.0.as_slice()).collect();
-    for ids in old.chunks(INSERT_ROWS_MAX) {
-        let these = host_state::table.filter(host_state::host.eq_any(ids));
-        if diesel::delete(these).execute(connection)? != ids.len() {
-            return Err(TxError::Raced);
-        }
-    }
-    let mut rows = Vec::new();
-    for (host, arriving) in &hosts {
-        let (seen_ms, mut last_at_ms, mut values) = states.get(host).cloned().unwrap_or_default();
-        if let Some((at_ms, newest)) = latest.get(host).filter(|(at_ms, _)| *at_ms >= last_at_ms) {
-            (last_at_ms, values) = (*at_ms, read::encode_last(&newest.urgent.last));
-        }
-        let seen_ms = arriving.received_ms.max(seen_ms);
-        marks.entry(*host).or_default().state = Some((seen_ms, last_at_ms, values.clone()));
-        rows.push(NewState {
-            host: host.0.as_slice(),
-            seen_ms,
-            skew_ms: arriving.skew_ms,
-            last_at_ms,
-            last_values: values,
-        });
-    }
-    for rows in rows.chunks(INSERT_ROWS_MAX) {
-        insert_many!(connection, host_state::table, rows)?;
-    }
+    let rows: Vec<NewState<'_>> = hosts.into_values().collect();
+    many::write(connection, &STATES, &rows)?;
     Ok(())
 }
 
@@ -516,66 +540,47 @@ fn save_layouts(connection: &mut Conn, store: &Store, arrivals: &[Arriving]) -> 
 }
 
 fn save_entities(connection: &mut Conn, arrivals: &[Arriving], known: &mut HashMap<HostId, Arc<Known>>) -> Tx<()> {
+    // The last record of an entity in this group is the one to keep.
+    let mut rows: BTreeMap<(HostId, EntityId), NewEntity<'_>> = BTreeMap::new();
     for arriving in arrivals {
-        let host = arriving.header.host;
-        let known = known.entry(host).or_default();
+        let host = &arriving.header.host;
+        let known = known.entry(*host).or_default();
         for said in &arriving.dictionary.entities {
             let record = said.encode();
             let hash = hash_of(&record);
-            let before = known.entities.get(&said.id).copied();
-            if before == Some(hash) {
+            if known.entities.get(&said.id) == Some(&hash) {
                 continue;
             }
             Arc::make_mut(known).entities.insert(said.id, hash);
-            match before {
-                Some(_) => {
-                    diesel::update(entity::table.find((host.0.as_slice(), signed(said.id.0))))
-                        .set((entity::record.eq(record), entity::updated_ms.eq(arriving.received_ms)))
-                        .execute(connection)?;
-                }
-                None => {
-                    diesel::insert_into(entity::table)
-                        .values((
-                            entity::host.eq(host.0.as_slice()),
-                            entity::id.eq(signed(said.id.0)),
-                            entity::first_ms.eq(arriving.received_ms),
-                            entity::updated_ms.eq(arriving.received_ms),
-                            entity::record.eq(record),
-                        ))
-                        .execute(connection)?;
-                }
-            }
+            let (first_ms, updated_ms) = (arriving.received_ms, arriving.received_ms);
+            let row = NewEntity { host: host.0.as_slice(), id: signed(said.id.0), first_ms, updated_ms, record };
+            rows.insert((*host, said.id), row);
         }
+    }
+    let rows: Vec<NewEntity<'_>> = rows.into_values().collect();
+    for rows in rows.chunks(INSERT_ROWS_MAX) {
+        many::write(connection, &ENTITIES, rows)?;
     }
     Ok(())
 }
 
 /// Which groups each host has, from when to when; the end is written once an hour.
 fn save_groups(connection: &mut Conn, fresh: &[&Arriving], known: &mut HashMap<HostId, Arc<Known>>) -> Tx<()> {
-    let mut new: BTreeMap<(HostId, EntityId, LayoutId), (i64, i64)> = BTreeMap::new();
+    let mut spans: BTreeMap<(HostId, EntityId, LayoutId), (i64, i64)> = BTreeMap::new();
     for arriving in fresh {
         let header = &arriving.header;
         let (start_ms, end_ms) = (arriving.corrected_start_ms, arriving.end_ms());
         let known = known.entry(header.host).or_default();
         for (entity, layout) in &arriving.keys {
-            match known.groups.get(&(*entity, *layout)) {
-                Some(last_ms) if end_ms < last_ms + SEEN_LAG_MS => {}
-                Some(_) => {
-                    let row = (header.host.0.as_slice(), signed(entity.0), signed(layout.0));
-                    diesel::update(series_group::table.find(row))
-                        .set(series_group::last_ms.eq(end_ms))
-                        .execute(connection)?;
-                    Arc::make_mut(known).groups.insert((*entity, *layout), end_ms);
-                }
-                None => {
-                    let span = new.entry((header.host, *entity, *layout)).or_insert((start_ms, end_ms));
-                    *span = (span.0.min(start_ms), span.1.max(end_ms));
-                }
+            if known.groups.get(&(*entity, *layout)).is_some_and(|last_ms| end_ms < last_ms + SEEN_LAG_MS) {
+                continue;
             }
+            let span = spans.entry((header.host, *entity, *layout)).or_insert((start_ms, end_ms));
+            *span = (span.0.min(start_ms), span.1.max(end_ms));
         }
     }
-    let mut rows = Vec::new();
-    for ((host, entity, layout), (first_ms, last_ms)) in &new {
+    let mut rows = Vec::with_capacity(spans.len());
+    for ((host, entity, layout), (first_ms, last_ms)) in &spans {
         Arc::make_mut(known.entry(*host).or_default()).groups.insert((*entity, *layout), *last_ms);
         rows.push(NewGroup {
             host: host.0.as_slice(),
@@ -585,9 +590,7 @@ fn save_groups(connection: &mut Conn, fresh: &[&Arriving], known: &mut HashMap<H
             last_ms: *last_ms,
         });
     }
-    for rows in rows.chunks(INSERT_ROWS_MAX) {
-        insert_many!(connection, series_group::table, rows)?;
-    }
+    many::write(connection, &GROUPS, &rows)?;
     Ok(())
 }
 

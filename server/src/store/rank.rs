@@ -1,16 +1,17 @@
 //! Questions to the whole fleet, answered from the day tier: which series are highest, and how they are spread.
 
 use forewarn_common::id::HostId;
+use forewarn_common::metric::Id;
 
 use super::summary::DAY_STEP_MS;
-use super::{Store, StoreError, Wanted};
+use super::{Latest, Store, StoreError, Wanted};
 use crate::model::series::SeriesKey;
 
 /// Series that one answer names at most.
 const TOP_MAX: usize = 1000;
 
 /// By what series are ranked; each is over the means of five minutes within the span.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum RankBy {
     /// Their mean.
     Mean,
@@ -18,6 +19,8 @@ pub enum RankBy {
     Greatest,
     /// The newest.
     Last,
+    /// The one below which this share of them lies, 0.95 for instance.
+    Share(f64),
 }
 
 /// The spread of one metric over the fleet.
@@ -59,21 +62,57 @@ impl Store {
                     RankBy::Mean => values().sum::<f64>() / series.points.len() as f64,
                     RankBy::Greatest => values().fold(f64::NEG_INFINITY, f64::max),
                     RankBy::Last => values().next_back().unwrap_or(f64::NAN),
+                    RankBy::Share(share) => {
+                        let mut sorted: Vec<f64> = values().collect();
+                        sorted.sort_by(f64::total_cmp);
+                        at_share(&sorted, share)
+                    }
                 };
                 if !value.is_nan() {
                     all.push((series.info.key, value));
                 }
             }
         }
+        Ok(Ranking::of(all, top, quantiles, damaged))
+    }
+
+    /// Ranks the last values that the hosts have sent and that were taken in `(from_ms, to_ms]`, in one query. Only of
+    /// urgent metrics: no others are kept so.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn rank_latest(
+        &self,
+        metric: Id,
+        (from_ms, to_ms): (i64, i64),
+        top: usize,
+        quantiles: &[f64],
+    ) -> Result<Ranking, StoreError> {
+        let mut all = Vec::new();
+        let fresh = |latest: &Latest| from_ms < latest.at_ms && latest.at_ms <= to_ms;
+        for Latest { host, values, .. } in self.latest_all().await?.into_iter().filter(fresh) {
+            for last in values.into_iter().filter(|last| last.metric == metric && !last.value.is_nan()) {
+                let metric = metric.spec().name.to_owned();
+                all.push((SeriesKey { host, entity: last.entity, metric, instance: last.instance }, last.value));
+            }
+        }
+        Ok(Ranking::of(all, top, quantiles, Vec::new()))
+    }
+}
+
+impl Ranking {
+    fn of(mut all: Vec<(SeriesKey, f64)>, top: usize, shares: &[f64], damaged: Vec<String>) -> Self {
         all.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        // Of n values in order the one at share q: the smallest with at least that share at or below it.
-        let at = |share: f64| {
-            let rank = (share.clamp(0.0, 1.0) * all.len() as f64).ceil().max(1.0) as usize;
-            all.len().checked_sub(rank).and_then(|index| all.get(index)).map_or(f64::NAN, |(_, value)| *value)
-        };
-        let quantiles = quantiles.iter().map(|share| at(*share)).collect();
+        let sorted: Vec<f64> = all.iter().rev().map(|(_, value)| *value).collect();
+        let quantiles = shares.iter().map(|share| at_share(&sorted, *share)).collect();
         let series = all.len();
         all.truncate(top.min(TOP_MAX));
-        Ok(Ranking { top: all, series, quantiles, damaged })
+        Self { top: all, series, quantiles, damaged }
     }
+}
+
+/// Of n values in order the one at a share: the smallest with at least that share at or below it.
+fn at_share(sorted: &[f64], share: f64) -> f64 {
+    let rank = (share.clamp(0.0, 1.0) * sorted.len() as f64).ceil().max(1.0) as usize;
+    sorted.get(rank - 1).copied().unwrap_or(f64::NAN)
 }

@@ -4,19 +4,20 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
 
 use diesel::prelude::*;
-use forewarn_common::block::{DecodeError, LastValue, Layout, Metric, RawBlock, Reader, Writer};
+use forewarn_common::block::{DecodeError, LastValue, Layout, Metric, RawBlock};
 use forewarn_common::id::{EntityId, HostId, LayoutId};
-use forewarn_common::limit;
-use forewarn_common::metric::{Id, Kind};
+use forewarn_common::metric::Kind;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
 
 use super::column::Row;
-use super::connection::{Conn, Tx, TxError};
+use super::connection::{Conn, Tx};
 use super::push::{
     BLOCK_SPAN_MS_MAX, SEEN_LAG_MS, TIER_DAY, TIER_DAY_PART, TIER_HOUR, TIER_MONTH, TIER_MONTH_PART, TIER_PUSHED,
 };
 use super::schema::{block, host_state, layout, series_group};
 use super::summary::{self, DAY_STEP_MS, MONTH_STEP_MS, bucket_end};
-use super::{Store, StoreError, host_id, signed, unsigned};
+use super::{Store, StoreError, host_id, last, signed, unsigned};
 use crate::model::series::{Points, SeriesInfo, SeriesKey};
 
 /// Buckets of one series in one answer: two years at five minutes.
@@ -29,6 +30,12 @@ const DAY_SPAN_MS_MAX: i64 = 24 * 3_600_000 + BLOCK_SPAN_MS_MAX;
 const MONTH_SPAN_MS_MAX: i64 = 30 * 24 * 3_600_000 + DAY_SPAN_MS_MAX;
 /// Rows whose bytes are asked for at once: what a read holds in memory.
 const ROWS_AT_ONCE: usize = 32;
+/// Connections that fetch rows for one read, of those that the store has.
+const FETCHERS_MAX: usize = 4;
+/// Fewer rows than this are not worth a connection of their own.
+const ROWS_A_FETCH_MIN: usize = 3;
+/// How often a read starts again because of a merge.
+const READ_TRIES_MAX: usize = 12;
 
 /// The coarsest tiers that can tell what happens within `step_ms`. Each sample is in one of them.
 fn tiers_for(step_ms: i64) -> &'static [i16] {
@@ -100,37 +107,6 @@ pub struct Latest {
     pub at_ms: i64,
     /// The urgent metrics' last values.
     pub values: Vec<LastValue>,
-}
-
-pub(super) fn encode_last(values: &[LastValue]) -> Vec<u8> {
-    let values = &values[..values.len().min(limit::SERIES_MAX)];
-    let mut writer = Writer::default();
-    writer.varint(values.len() as u64);
-    for value in values {
-        writer.u64(value.entity.0);
-        writer.varint(value.metric as u64);
-        writer.text(&value.instance, limit::NAME_BYTES_MAX);
-        writer.f64(value.value);
-    }
-    writer.into_bytes()
-}
-
-pub(super) fn decode_last(bytes: &[u8]) -> Result<Vec<LastValue>, DecodeError> {
-    let mut reader = Reader::new(bytes);
-    let mut values = Vec::new();
-    if reader.is_empty() {
-        return Ok(values);
-    }
-    for _ in 0..reader.count("last values", limit::SERIES_MAX)? {
-        let entity = EntityId(reader.u64("last value")?);
-        let code = reader.varint("last value")?;
-        let instance = reader.text("last value", limit::NAME_BYTES_MAX)?;
-        let value = reader.f64("last value")?;
-        if let Some(metric) = u16::try_from(code).ok().and_then(Id::from_code) {
-            values.push(LastValue { entity, metric, instance, value });
-        }
-    }
-    Ok(values)
 }
 
 /// The layouts of `ids` that the database has.
@@ -267,26 +243,76 @@ impl Store {
         }
         // Learns the layouts that the parts may refer to.
         self.groups_of(host, from_ms).await?;
-        let (store, wanted) = (self.clone(), Arc::new(wanted));
+        let asked = Asked { host, wanted: Arc::new(wanted), from_ms, to_ms, step_ms, value };
+        for _ in 0..READ_TRIES_MAX {
+            match self.read_once(&asked).await {
+                // A part was merged away between its name and its bytes.
+                Err(StoreError::Conflict) => {}
+                result => return result,
+            }
+        }
+        Err(StoreError::Busy)
+    }
+
+    /// Hands every part that touches the span to the gatherer, a few in memory at a time. Which parts there are is one
+    /// statement, so that a merge that commits meanwhile shows either its parents or its children; what it names and is
+    /// gone when it is fetched is a `Conflict`: the whole read starts again.
+    async fn read_once(&self, asked: &Asked) -> Result<Reading, StoreError> {
+        let question = asked.clone();
+        let places = self.inner.pool.read(move |connection| places(connection, &question)).await?;
+        let mut gather = Gather::new(self, asked);
+        for some in places.chunk_by(|a, b| a.0 == b.0).flat_map(|tier| tier.chunks(ROWS_AT_ONCE)) {
+            let mut found: HashMap<(i64, i64), Arc<Vec<u8>>> = HashMap::with_capacity(some.len());
+            {
+                let mut cache = self.inner.rows.lock().unwrap_or_else(PoisonError::into_inner);
+                for (tier, start_ms, part, _) in some {
+                    if let Some(bytes) = cache.get(&(*tier, *start_ms, asked.host, *part)) {
+                        found.insert((*start_ms, *part), bytes);
+                    }
+                }
+            }
+            let missing: Vec<Place> =
+                some.iter().filter(|place| !found.contains_key(&(place.1, place.2))).copied().collect();
+            // Rows of a cold disk are waited for side by side, and opened while those after them are on their way.
+            let piece = missing.len().div_ceil(FETCHERS_MAX).max(ROWS_A_FETCH_MIN);
+            let mut fetches: FuturesOrdered<_> =
+                missing.chunks(piece).map(|piece| self.fetch(asked.host, piece.to_vec())).collect();
+            let mut ready = Vec::with_capacity(some.len());
+            for (tier, start_ms, part, end_ms) in some {
+                if !found.contains_key(&(*start_ms, *part)) {
+                    gather = gather.parts(std::mem::take(&mut ready)).await?;
+                    for (start_ms, part, bytes) in fetches.next().await.ok_or(StoreError::Conflict)?? {
+                        found.insert((start_ms, part), Arc::new(bytes));
+                    }
+                }
+                let bytes = found.remove(&(*start_ms, *part)).ok_or(StoreError::Conflict)?;
+                if *tier != TIER_PUSHED {
+                    let key = (*tier, *start_ms, asked.host, *part);
+                    self.inner.rows.lock().unwrap_or_else(PoisonError::into_inner).put(key, Arc::clone(&bytes));
+                }
+                ready.push(Part { tier: *tier, start_ms: *start_ms, part: *part, end_ms: *end_ms, bytes });
+            }
+            gather = gather.parts(ready).await?;
+        }
+        Ok(gather.finish())
+    }
+
+    /// The bytes of rows of one tier.
+    async fn fetch(&self, host: HostId, places: Vec<Place>) -> Result<Vec<Fetched>, StoreError> {
+        let (Some(first), Some(last)) = (places.first().copied(), places.last().copied()) else {
+            return Ok(Vec::new());
+        };
         self.inner
             .pool
             .read(move |connection| {
-                let mut gather = Gather {
-                    store: &store,
-                    host,
-                    wanted: &wanted,
-                    from_ms,
-                    to_ms,
-                    step_ms,
-                    value,
-                    series: Vec::new(),
-                    by_key: HashMap::new(),
-                    by_group: HashMap::new(),
-                    values: 0,
-                    damaged: Vec::new(),
-                };
-                each_part(connection, &store, host, (from_ms, to_ms), step_ms, |part| gather.part(part))?;
-                Ok(gather.finish())
+                let rows = block::table
+                    .filter(block::host.eq(host.0.as_slice()))
+                    .filter(block::tier.eq(first.0))
+                    .filter(block::start_ms.between(first.1, last.1))
+                    .filter(block::part.eq_any(places.iter().map(|place| place.2)))
+                    .select((block::start_ms, block::part, block::bytes))
+                    .load(connection)?;
+                Ok(rows)
             })
             .await
     }
@@ -325,7 +351,7 @@ impl Store {
         let mut all = Vec::with_capacity(rows.len());
         for (host, at_ms, bytes) in rows {
             let host = host_id(&host)?;
-            match decode_last(&bytes) {
+            match last::decode(&bytes) {
                 Ok(values) => all.push(Latest { host, at_ms, values }),
                 Err(error) => {
                     tracing::warn!(%host, %error, "Passed over damaged last values of a host; its next block replaces them");
@@ -353,23 +379,30 @@ pub(super) struct Part {
 /// Tier, start, part, end.
 type Place = (i16, i64, i64, i64);
 
-/// Hands every part of a host that touches the span to `take`, a few in memory at a time. Which parts there are is
-/// one statement, so that a merge that commits meanwhile shows either its parents or its children; what it names and
-/// is gone when it is fetched makes the whole read start again.
-fn each_part(
-    connection: &mut Conn,
-    store: &Store,
+/// Start, part, bytes.
+type Fetched = (i64, i64, Vec<u8>);
+
+/// A question about one host.
+#[derive(Debug, Clone)]
+struct Asked {
     host: HostId,
-    (from_ms, to_ms): (i64, i64),
+    wanted: Arc<Wanted>,
+    from_ms: i64,
+    to_ms: i64,
     step_ms: i64,
-    mut take: impl FnMut(&Part) -> Tx<()>,
-) -> Tx<()> {
+    value: Value,
+}
+
+/// Every part of a host that touches the span, in the order in which they are read.
+fn places(connection: &mut Conn, asked: &Asked) -> Tx<Vec<Place>> {
+    let step_ms = asked.step_ms;
     let tiers = tiers_for(step_ms);
     let reach_ms = tiers.iter().map(|tier| reach_ms(*tier)).max().unwrap_or(0).saturating_add(step_ms);
     // The first bucket begins up to a step before the span, the last ends up to a step after it and holds its end.
-    let (from_ms, to_ms) = (from_ms.saturating_sub(step_ms), to_ms.saturating_add(step_ms + i64::from(step_ms > 0)));
+    let from_ms = asked.from_ms.saturating_sub(step_ms);
+    let to_ms = asked.to_ms.saturating_add(step_ms + i64::from(step_ms > 0));
     let mut places: Vec<Place> = block::table
-        .filter(block::host.eq(host.0.as_slice()))
+        .filter(block::host.eq(asked.host.0.as_slice()))
         .filter(block::tier.eq_any(tiers))
         .filter(block::start_ms.ge(from_ms.saturating_sub(reach_ms)))
         .filter(block::start_ms.lt(to_ms))
@@ -377,40 +410,7 @@ fn each_part(
         .select((block::tier, block::start_ms, block::part, block::end_ms))
         .load(connection)?;
     places.sort_unstable();
-    for some in places.chunk_by(|a, b| a.0 == b.0).flat_map(|tier| tier.chunks(ROWS_AT_ONCE)) {
-        let mut found: HashMap<(i64, i64), Arc<Vec<u8>>> = HashMap::with_capacity(some.len());
-        {
-            let mut cache = store.inner.rows.lock().unwrap_or_else(PoisonError::into_inner);
-            for (tier, start_ms, part, _) in some {
-                if let Some(bytes) = cache.get(&(*tier, *start_ms, host, *part)) {
-                    found.insert((*start_ms, *part), bytes);
-                }
-            }
-        }
-        let missing: Vec<&Place> = some.iter().filter(|place| !found.contains_key(&(place.1, place.2))).collect();
-        if let (Some(first), Some(last)) = (missing.first(), missing.last()) {
-            let rows: Vec<(i64, i64, Vec<u8>)> = block::table
-                .filter(block::host.eq(host.0.as_slice()))
-                .filter(block::tier.eq(first.0))
-                .filter(block::start_ms.between(first.1, last.1))
-                .filter(block::part.eq_any(missing.iter().map(|place| place.2)))
-                .select((block::start_ms, block::part, block::bytes))
-                .load(connection)?;
-            let mut cache = store.inner.rows.lock().unwrap_or_else(PoisonError::into_inner);
-            for (start_ms, part, bytes) in rows {
-                let bytes = Arc::new(bytes);
-                if first.0 != TIER_PUSHED {
-                    cache.put((first.0, start_ms, host, part), Arc::clone(&bytes));
-                }
-                found.insert((start_ms, part), bytes);
-            }
-        }
-        for (tier, start_ms, part, end_ms) in some {
-            let Some(bytes) = found.remove(&(*start_ms, *part)) else { return Err(TxError::Raced) };
-            take(&Part { tier: *tier, start_ms: *start_ms, part: *part, end_ms: *end_ms, bytes })?;
-        }
-    }
-    Ok(())
+    Ok(places)
 }
 
 /// Where the values of one series go.
@@ -421,10 +421,10 @@ enum Sink {
     Buckets(Vec<(f64, u32)>),
 }
 
-struct Gather<'a> {
-    store: &'a Store,
+struct Gather {
+    store: Store,
     host: HostId,
-    wanted: &'a Wanted,
+    wanted: Arc<Wanted>,
     from_ms: i64,
     to_ms: i64,
     step_ms: i64,
@@ -436,8 +436,38 @@ struct Gather<'a> {
     damaged: Vec<String>,
 }
 
-impl Gather<'_> {
-    fn part(&mut self, part: &Part) -> Tx<()> {
+impl Gather {
+    fn new(store: &Store, asked: &Asked) -> Self {
+        let Asked { host, wanted, from_ms, to_ms, step_ms, value } = asked.clone();
+        Self {
+            store: store.clone(),
+            host,
+            wanted,
+            from_ms,
+            to_ms,
+            step_ms,
+            value,
+            series: Vec::new(),
+            by_key: HashMap::new(),
+            by_group: HashMap::new(),
+            values: 0,
+            damaged: Vec::new(),
+        }
+    }
+
+    /// Takes parts in, on a thread that may work.
+    async fn parts(mut self, parts: Vec<Part>) -> Result<Self, StoreError> {
+        if parts.is_empty() {
+            return Ok(self);
+        }
+        let work = tokio::task::spawn_blocking(move || {
+            parts.iter().try_for_each(|part| self.part(part))?;
+            Ok(self)
+        });
+        work.await.map_err(|error| StoreError::Unavailable(error.to_string()))?
+    }
+
+    fn part(&mut self, part: &Part) -> Result<(), StoreError> {
         let read = match part.tier {
             TIER_PUSHED => self.pushed(part),
             TIER_HOUR => self.merged(part),
@@ -448,7 +478,7 @@ impl Gather<'_> {
         }
         if self.values > VALUES_MAX {
             let text = format!("more than {VALUES_MAX} values in one answer: narrow the span or widen the step");
-            return Err(StoreError::Refused(text).into());
+            return Err(StoreError::Refused(text));
         }
         Ok(())
     }
@@ -462,7 +492,7 @@ impl Gather<'_> {
 
     fn pushed(&mut self, part: &Part) -> Result<(), DecodeError> {
         let raw = RawBlock::parse(&part.bytes)?;
-        let store = self.store;
+        let store = self.store.clone();
         let (groups, _) = raw.groups(|id| store.layout(id).map(|layout| Layout::clone(&layout)))?;
         let step_ms = i64::from(raw.header.step_ms);
         for group in groups {
@@ -505,6 +535,8 @@ impl Gather<'_> {
 
     fn summed(&mut self, part: &Part) -> Result<(), DecodeError> {
         let row = Row::parse(&part.bytes)?;
+        // Groups of one row mostly tick together: one after the other with the same times shares their buckets.
+        let mut shared: Option<(Vec<i64>, Vec<usize>)> = None;
         for group in row.groups() {
             let Some(layout) = self.store.layout(group.layout) else { continue };
             let Some(sinks) = self.sinks(group.entity, group.layout) else { continue };
@@ -518,12 +550,18 @@ impl Gather<'_> {
                     continue;
                 }
             };
-            let buckets: Vec<Option<usize>> = times.iter().map(|time| self.bucket(*time)).collect();
+            let (_, places) = match shared.take().filter(|(known, _)| *known == times) {
+                Some(same) => shared.insert(same),
+                None => {
+                    let places = times.iter().map(|time| self.bucket(*time).unwrap_or(usize::MAX)).collect();
+                    shared.insert((times, places))
+                }
+            };
             for ((sink, metric), first) in sinks.iter().zip(&layout.metrics).zip(summary::first_columns(&layout)) {
                 let Some(index) = sink else { continue };
                 let read = || Ok((row.column(group, first, metric.decimals)?, row.column(group, first + 1, 0)?));
                 match read() {
-                    Ok((sums, counts)) => self.add_sums(*index, &buckets, &sums, &counts),
+                    Ok((sums, counts)) => self.add_sums(*index, places, &sums, &counts),
                     Err(error) => self.damage(part, &error),
                 }
             }
@@ -537,10 +575,10 @@ impl Gather<'_> {
         usize::try_from(bucket_end(time_ms, self.step_ms) / self.step_ms - first).ok()
     }
 
-    fn add_sums(&mut self, index: usize, places: &[Option<usize>], sums: &[f64], counts: &[f64]) {
+    fn add_sums(&mut self, index: usize, places: &[usize], sums: &[f64], counts: &[f64]) {
         let Some((_, Sink::Buckets(buckets))) = self.series.get_mut(index) else { return };
         for ((place, sum), count) in places.iter().zip(sums).zip(counts) {
-            if let (Some((total, number)), false) = (place.and_then(|place| buckets.get_mut(place)), sum.is_nan()) {
+            if let (Some((total, number)), false) = (buckets.get_mut(*place), sum.is_nan()) {
                 *total += sum;
                 *number += *count as u32;
             }
@@ -615,11 +653,12 @@ impl Gather<'_> {
                 }
                 Sink::Buckets(buckets) => {
                     let mean = info.kind == Kind::Gauge || self.value == Value::Mean;
-                    let at = |bucket: i64| {
-                        let end_ms = (first + bucket) * step_ms;
+                    let at = |bucket: usize| {
+                        let end_ms = (first + bucket as i64) * step_ms;
                         if end_ms > to_ms { to_ms - 1 } else { end_ms }
                     };
-                    let full = (0_i64..).zip(buckets).filter(|(_, (_, count))| *count > 0);
+                    // Each point takes the place of its bucket in memory: nothing is allocated.
+                    let full = buckets.into_iter().enumerate().filter(|(_, (_, count))| *count > 0);
                     full.map(|(i, (sum, count))| (at(i), if mean { sum / f64::from(count) } else { sum })).collect()
                 }
             };

@@ -194,6 +194,17 @@ impl Store {
             .await
     }
 
+    /// Removes a rule; `false` when there was none.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn rule_delete(&self, id: &str) -> Result<bool, StoreError> {
+        let id = id.to_owned();
+        let write =
+            move |connection: &mut Conn| Ok(diesel::delete(rule::table.find(id.as_str())).execute(connection)? == 1);
+        self.inner.pool.write(write).await
+    }
+
     /// All users, by name.
     ///
     /// # Errors

@@ -6,15 +6,17 @@ use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
-use super::StoreError;
 use super::connection::{Conn, MultiBackend};
 use super::schema::server;
+use super::{StoreError, archive};
 
 const MYSQL: EmbeddedMigrations = embed_migrations!("migrations/mysql");
 const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
 /// Among the servers while a copy into this database is not finished.
 const COPY_MARK: &str = "unfinished-copy";
+/// What our migrations state for each table.
+const COLLATION: &str = "utf8mb4_bin";
 /// A block, its statement and room to spare.
 const PACKET_BYTES_MIN: i64 = 12 << 20;
 /// Servers that start together race for the same migration; the losers look again.
@@ -34,6 +36,9 @@ pub(super) fn prepare(connection: &mut Conn) -> Result<Vec<String>, StoreError> 
             }
             Err(error) => return Err(error),
         }
+    }
+    if matches!(connection, Conn::Mysql(_)) {
+        look_at_tables(connection)?;
     }
     let unfinished: i64 =
         server::table.filter(server::id.eq(COPY_MARK)).count().get_result(connection).map_err(StoreError::from)?;
@@ -169,6 +174,25 @@ fn look_at_mysql(connection: &mut Conn) -> Result<Vec<String>, StoreError> {
         None => "durability settings are not told by this database".into(),
     });
     Ok(found)
+}
+
+/// Refuses tables that were converted: with another collation two keys may be one, and text may be cut.
+fn look_at_tables(connection: &mut Conn) -> Result<(), StoreError> {
+    let names = archive::TABLES.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
+    // The names of the columns of information_schema are in upper case on MySQL 8.
+    let converted: Vec<String> = sql::<Text>(&format!(
+        "SELECT CONCAT(TABLE_NAME, ' is ', TABLE_COLLATION) FROM information_schema.tables \
+         WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ({names}) AND TABLE_COLLATION <> '{COLLATION}' \
+         ORDER BY TABLE_NAME"
+    ))
+    .load(connection)?;
+    let Some(first) = converted.first() else { return Ok(()) };
+    let table = first.split(' ').next().unwrap_or_default();
+    Err(StoreError::Setup(format!(
+        "tables of this database have another collation than {COLLATION} ({first}, {} in all): back it up, then run \
+         ALTER TABLE `{table}` CONVERT TO CHARACTER SET utf8mb4 COLLATE {COLLATION} for each",
+        converted.len()
+    )))
 }
 
 fn is_new_enough(version: &str) -> bool {

@@ -1,10 +1,12 @@
 //! How large the database is, and what the samples in it cost.
 
+use std::path::Path;
+
 use diesel::dsl::sql;
 use diesel::prelude::*;
-use diesel::sql_types::BigInt;
+use diesel::sql_types::{BigInt, Text};
 
-use super::connection::{Conn, Tx};
+use super::connection::{Conn, Place, Tx};
 use super::schema::block;
 use super::{Store, StoreError};
 
@@ -32,7 +34,32 @@ pub struct Sizes {
     pub free_bytes: i64,
 }
 
+/// How much room the database takes, and how much it may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Room {
+    /// What is measured: the folder of the SQLite file, or the name of the MySQL database.
+    pub place: String,
+    /// Used bytes: of the whole file system of an SQLite file, of all tables of a MySQL database.
+    pub used_bytes: i64,
+    /// Used bytes and those still free; of a MySQL database what the settings say, if they do.
+    pub total_bytes: Option<i64>,
+}
+
 impl Store {
+    /// Measures the room that the database has. Cheap enough for every minute.
+    ///
+    /// # Errors
+    /// The database does not answer, or its folder cannot be looked at.
+    pub async fn room(&self, mysql_bytes_max: Option<i64>) -> Result<Room, StoreError> {
+        match self.inner.pool.place() {
+            Place::Sqlite(path) => room_of_file(path),
+            Place::Mysql(_) => {
+                let (place, used_bytes) = self.inner.pool.read(room_of_mysql).await?;
+                Ok(Room { place, used_bytes, total_bytes: mysql_bytes_max })
+            }
+        }
+    }
+
     /// Measures the database. Reads the length of every blob: not for every minute.
     ///
     /// # Errors
@@ -40,6 +67,27 @@ impl Store {
     pub async fn sizes(&self) -> Result<Sizes, StoreError> {
         self.inner.pool.read(measure).await
     }
+}
+
+fn room_of_file(path: &Path) -> Result<Room, StoreError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let stat = rustix::fs::statvfs(&folder)
+        .map_err(|error| StoreError::Unavailable(format!("cannot look at {}: {error}", folder.display())))?;
+    // As df counts: what only root may use is neither used nor free.
+    let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(stat.f_frsize)).unwrap_or(i64::MAX);
+    let used_bytes = bytes(stat.f_blocks.saturating_sub(stat.f_bfree));
+    let total_bytes = Some(used_bytes.saturating_add(bytes(stat.f_bavail)));
+    Ok(Room { place: folder.display().to_string(), used_bytes, total_bytes })
+}
+
+fn room_of_mysql(connection: &mut Conn) -> Tx<(String, i64)> {
+    let name = diesel::select(sql::<Text>("DATABASE()")).get_result(connection)?;
+    let used = sql::<BigInt>(
+        "(SELECT CAST(COALESCE(SUM(data_length + index_length + data_free), 0) AS SIGNED) \
+         FROM information_schema.tables WHERE table_schema = DATABASE())",
+    );
+    Ok((name, diesel::select(used).get_result(connection)?))
 }
 
 fn measure(connection: &mut Conn) -> Tx<Sizes> {

@@ -39,6 +39,11 @@ pub fn order_events(events: &mut [EngineEvent]) {
     });
 }
 
+/// Whether a last value of a container's health says what the event says.
+pub(super) fn is_unhealthy(value: f64) -> bool {
+    value >= f64::from(UNHEALTHY)
+}
+
 pub(super) fn judge_death(case: &Case<'_>) -> Option<Change> {
     match case.seen {
         Seen::Event(event) => judge_death_event(case, event),
@@ -161,7 +166,7 @@ pub(super) fn judge_health(case: &Case<'_>) -> Option<Change> {
         },
         Seen::Level { value, at_ms } => {
             let mut next = fresh_level(case, at_ms).filter(|next| at_ms >= next.evidence.last_ms)?;
-            if value >= f64::from(UNHEALTHY) {
+            if is_unhealthy(value) {
                 next.evidence.last_ms = case.not_after_now(at_ms);
                 return if case.is_firing() { case.refresh(next) } else { Some(case.fire(next, IncidentKind::Alarm)) };
             }

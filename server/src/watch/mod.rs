@@ -131,6 +131,18 @@ pub fn judge(
     }
 }
 
+/// Whether an incident of `rule` may begin by what was seen. Where it says no, [`judge`] has nothing to say either
+/// unless an incident is open; asking first spares naming the subject of every value of every block.
+#[must_use]
+pub fn may_begin(rule: &Rule, seen: Seen<'_>) -> bool {
+    match (seen, &rule.condition) {
+        (Seen::HostBack | Seen::Tick, _) | (Seen::Level { .. }, Condition::ContainerDied) => false,
+        (Seen::Level { value, .. }, Condition::Threshold { threshold, .. }) => threshold::is_over(value, *threshold),
+        (Seen::Level { value, .. }, Condition::Unhealthy) => event::is_unhealthy(value),
+        _ => true,
+    }
+}
+
 /// One judgement with its makings.
 struct Case<'a> {
     rule: &'a Rule,

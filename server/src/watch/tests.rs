@@ -613,6 +613,28 @@ fn a_step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    #[test]
+    fn where_nothing_may_begin_nothing_is_said_without_an_open_incident(
+        index in 0..default_rules().len(),
+        held in any::<bool>(),
+        enabled in any::<bool>(),
+        age_ms in -HOUR..HOUR,
+        value in prop_oneof![Just(f64::NAN), -1.0..3.0, 0.0..200.0, Just(0.9), Just(f64::INFINITY)],
+        which in 0..3,
+    ) {
+        let mut bench = Bench::of(&default_rules()[index].id);
+        (bench.held, bench.rule.enabled) = (held, enabled);
+        let seen = match which {
+            0 => Seen::Level { value, at_ms: T0 - age_ms },
+            1 => Seen::HostBack,
+            _ => Seen::Tick,
+        };
+        bench.see(T0, seen);
+        prop_assert!(bench.writes == 0 || may_begin(&bench.rule, seen));
+    }
+}
+
+proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]

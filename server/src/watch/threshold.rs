@@ -3,7 +3,7 @@
 //! *clearly* below for `for_ms`, or, for a warning, when the forecast says that it is stable.
 
 use forewarn_common::limit::CLOCK_SKEW_MS_MAX;
-use forewarn_common::metric::{CATALOGUE, Unit};
+use forewarn_common::metric::{Unit, unit_of_name};
 
 use super::evidence::kept_forecast;
 use super::{Case, Change, GONE_MS, Seen};
@@ -33,15 +33,15 @@ pub(super) struct Limit<'a> {
 
 impl<'a> Limit<'a> {
     pub(super) fn of(metric: &'a str, threshold: f64, for_ms: i64) -> Self {
-        let is_ratio = CATALOGUE.iter().any(|spec| spec.name == metric && spec.unit == Unit::Ratio);
+        let is_ratio = unit_of_name(metric) == Unit::Ratio;
         let margin = (threshold.abs() * CLEAR_RATIO).max(if is_ratio { CLEAR_MIN_RATIO } else { 0.0 });
         Self { metric, threshold, clear: threshold - margin, for_ms: for_ms.max(0) }
     }
+}
 
-    // Exactly at the threshold is over, also after a rounding in the last bit.
-    fn is_over(&self, value: f64) -> bool {
-        value >= self.threshold - self.threshold.abs() * 1e-12
-    }
+// Exactly at the threshold is over, also after a rounding in the last bit.
+pub(super) fn is_over(value: f64, threshold: f64) -> bool {
+    value >= threshold - threshold.abs() * 1e-12
 }
 
 pub(super) fn judge(case: &Case<'_>, limit: &Limit<'_>) -> Option<Change> {
@@ -57,7 +57,7 @@ pub(super) fn judge(case: &Case<'_>, limit: &Limit<'_>) -> Option<Change> {
 }
 
 fn judge_level(case: &Case<'_>, limit: &Limit<'_>, value: f64, at_ms: i64) -> Option<Change> {
-    let over = limit.is_over(value);
+    let over = is_over(value, limit.threshold);
     if case.open.is_none() && !over {
         return None;
     }

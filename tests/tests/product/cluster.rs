@@ -112,6 +112,8 @@ fn two_servers_on_a_cluster_keep_every_block_and_tell_each_incident_whatever_die
         work(&mut loads, &mut dice, calm);
         let (node, server) = (dice.between(0, NODES as u64 - 1) as usize, dice.between(0, 1) as usize);
         let fault = (first_fault + round) % 4;
+        // A cut is felt where servers are connected.
+        let node = if fault == 2 { cluster.busiest().unwrap() } else { node };
         match fault {
             0 => cluster.kill(node).unwrap(),
             1 => servers[server].kill().unwrap(),

@@ -25,6 +25,7 @@ on_both_engines!(
     reading_while_hours_are_merged_misses_nothing,
     a_very_wide_hour_becomes_several_rows,
     a_clock_set_back_keeps_both_samples,
+    a_server_clock_that_jumps_keeps_every_sample_once,
 );
 
 /// How many rows each tier has.
@@ -273,4 +274,37 @@ async fn a_clock_set_back_keeps_both_samples(place: Place) {
     assert_eq!(before[&("cpu_used_ratio".into(), String::new())].len(), 9);
     store.compact(AFTER_MS, LONG).await.unwrap();
     assert_same(&everything(&store, agent.host).await, &before);
+}
+
+/// The server's clock goes half a day ahead and back between blocks, and its housekeeping goes by it.
+async fn a_server_clock_that_jumps_keeps_every_sample_once(place: Place) {
+    let (store, agent) = (place.open().await, Agent::new(1));
+    store.push(vec![agent.arriving(0, 3)]).await.unwrap();
+    for (index, some) in blocks(agent).chunks(13).enumerate() {
+        let jump_ms = [0, 12 * HOUR_MS, -12 * HOUR_MS, 1][index % 4];
+        let at = |mut arriving: Arriving| {
+            arriving.received_ms += jump_ms;
+            arriving
+        };
+        let now_ms = some[0].received_ms + jump_ms;
+        store.push(some.iter().cloned().map(at).collect()).await.unwrap();
+        // What was stored is acknowledged again, whatever the clock says by now.
+        let again = store.push(some[..3].to_vec()).await.unwrap();
+        assert!(again.iter().all(|outcome| !outcome.stored && outcome.refused.is_none()));
+        store.compact(now_ms, LONG).await.unwrap();
+        store.retain(now_ms, super::super::Retention::default(), LONG).await.unwrap();
+    }
+    store.compact(AFTER_MS + 24 * HOUR_MS, LONG).await.unwrap();
+    assert_same(&everything(&store, agent.host).await, &expected(&times_of(&blocks(agent))));
+    // Each is once in the sums too.
+    let counted = |step_ms| {
+        let (store, host) = (store.clone(), agent.host);
+        async move {
+            let wanted = Wanted::Metrics(vec!["net_rx_bytes".to_owned()]);
+            let reading = store.read(host, wanted, T0 - 300_000, T0 + 4 * HOUR_MS, step_ms).await.unwrap();
+            reading.series.iter().flat_map(|series| &series.points).map(|point| point.1).sum::<f64>()
+        }
+    };
+    let sent: f64 = times_of(&blocks(agent)).iter().map(|time| value(3, *time)).sum();
+    assert_eq!((counted(300_000).await, counted(10_000).await), (sent, sent));
 }

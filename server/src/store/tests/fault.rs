@@ -123,6 +123,17 @@ async fn a_database_is_found_by_its_name_and_a_wrong_password_is_told() {
     assert!(refused.contains("Access denied") && !refused.contains("wrong-secret"), "{refused}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_was_converted_is_refused_by_name() {
+    let url = super::mariadb::shared().new_database();
+    let (store, _) = Store::open(&url).await.unwrap();
+    raw(&store, "ALTER TABLE `rule` CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci").await.unwrap();
+    let refused = Store::open(&url).await.err().unwrap().to_string();
+    assert!(refused.contains("(rule is utf8mb4_general_ci, 1 in all)"), "{refused}");
+    raw(&store, "ALTER TABLE `rule` CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin").await.unwrap();
+    Store::open(&url).await.unwrap();
+}
+
 #[tokio::test]
 async fn other_urls_are_refused() {
     for url in ["", "forewarn.db", "sqlite:", "sqlite://", "postgres://host/db", "mysqlx://host"] {

@@ -331,7 +331,7 @@ async fn the_fleet_is_ranked_over_days_parts_and_fresh_blocks(place: Place) {
     store.compact(T0 + 2 * DAY_MS, LONG).await.unwrap();
     let span = (T0 - DAY_MS, T0 + 4 * DAY_MS);
     let rank = async |by| store.rank("cpu_used_ratio", by, span, 3, &[0.0, 0.5, 0.9, 1.0]).await.unwrap();
-    for (by, off) in [(RankBy::Greatest, 0.0), (RankBy::Last, 0.06)] {
+    for (by, off) in [(RankBy::Greatest, 0.0), (RankBy::Last, 0.06), (RankBy::Share(0.5), 0.03)] {
         let ranking = rank(by).await;
         assert_eq!((ranking.series, ranking.top.len(), ranking.damaged.len()), (10, 3, 0));
         let near = |got: f64, want: f64| assert!((got - (want - off)).abs() < 1e-9, "{got} {want}");

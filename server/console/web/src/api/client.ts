@@ -2,7 +2,7 @@
 
 import type {
   Channel, ChannelChange, ChannelTest, Health, HostDetail, Incident, IncidentPage, Keywords, Login, Me, NewChannel,
-  NewToken, Overview, Plot, Refusal, Rule, RuleChange, TokenView,
+  NewRule, NewToken, Overview, Plot, Refusal, Rule, RuleChange, TokenView,
 } from './types'
 
 /** What the server refused, or `status` 0 when it could not be reached. */
@@ -67,6 +67,8 @@ export const api = {
   incident: (incident: string, signal?: AbortSignal) =>
     call<Incident>('GET', `/incidents/${id(incident)}`, undefined, signal),
   rules: (signal?: AbortSignal) => call<Rule[]>('GET', '/rules', undefined, signal),
+  addRule: (rule: NewRule) => call<Rule>('POST', '/rules', rule),
+  deleteRule: (rule: string) => call<Rule>('DELETE', `/rules/${id(rule)}`),
   changeRule: (rule: string, change: RuleChange) => call<Rule>('PATCH', `/rules/${id(rule)}`, change),
   channels: (signal?: AbortSignal) => call<Channel[]>('GET', '/channels', undefined, signal),
   addChannel: (channel: NewChannel) => call<Channel>('POST', '/channels', channel),

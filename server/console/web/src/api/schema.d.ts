@@ -1017,6 +1017,58 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/rank": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The highest series of a metric over all hosts, and how all are spread */
+        get: {
+            parameters: {
+                query?: {
+                    metric?: string;
+                    by?: string;
+                    from_ms?: string;
+                    to_ms?: string;
+                    limit?: string;
+                    quantiles?: string;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Rank"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/rules": {
         parameters: {
             query?: never;
@@ -1055,7 +1107,40 @@ export interface paths {
             };
         };
         put?: never;
-        post?: never;
+        /** Add a rule with a threshold */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["NewRule"];
+                };
+            };
+            responses: {
+                /** @description done */
+                201: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Rule"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
         delete?: never;
         options?: never;
         head?: never;
@@ -1072,7 +1157,38 @@ export interface paths {
         get?: never;
         put?: never;
         post?: never;
-        delete?: never;
+        /** Remove a rule of the site's own */
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Rule"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
         options?: never;
         head?: never;
         /** Change a rule */
@@ -2179,6 +2295,32 @@ export interface components {
             /** @description Where to, with the robot's token. */
             url: string;
         };
+        /** @description A rule of the site's own: a level that must not reach a threshold. */
+        NewRule: {
+            /** @description Hosts or workloads; scraped endpoints are workloads. */
+            entity_kind: components["schemas"]["EntityKind"];
+            /**
+             * Format: int64
+             * @description How long the level must be over before the alarm, milliseconds.
+             */
+            for_ms: number;
+            /**
+             * Format: int64
+             * @description How far ahead to look, milliseconds.
+             */
+            horizon_ms: number;
+            /** @description The metric: of the catalogue, or as a scraped endpoint calls it. */
+            metric: string;
+            /** @description What people call it. */
+            name: string;
+            /** @description How bad its incidents are. */
+            severity: components["schemas"]["Severity"];
+            /**
+             * Format: double
+             * @description The level, in the metric's unit; ratios are shares of one.
+             */
+            threshold: number;
+        };
         /** @description What a new enrolment token may be used for. */
         NewToken: {
             /**
@@ -2295,6 +2437,68 @@ export interface components {
              * @description The threshold of the rule that watches it.
              */
             threshold?: number | null;
+        };
+        /** @description A share of the series and the value that it does not exceed. */
+        Quantile: {
+            /**
+             * Format: double
+             * @description The share, 0.95 for instance.
+             */
+            share: number;
+            /**
+             * Format: double
+             * @description The value.
+             */
+            value: number;
+        };
+        /** @description The series of one metric over the whole fleet: the highest, and how all are spread. */
+        Rank: {
+            /** @description By what: `max`, `mean`, `last`, `p50`, `p90`, `p95`, `p99` of the means of five minutes, or `now`. */
+            by: string;
+            /**
+             * Format: uint32
+             * @description Rows of the database that could not be read and were passed over.
+             */
+            damaged_rows: number;
+            /**
+             * Format: int64
+             * @description Begin of the span.
+             */
+            from_ms: number;
+            /** @description The metric. */
+            metric: string;
+            /** @description How the series are spread. */
+            quantiles: components["schemas"]["Quantile"][];
+            /**
+             * Format: uint32
+             * @description How many series were looked at.
+             */
+            series: number;
+            /**
+             * Format: int64
+             * @description End of the span.
+             */
+            to_ms: number;
+            /** @description The highest, highest first. */
+            top: components["schemas"]["Ranked"][];
+        };
+        /** @description One of the highest series. */
+        Ranked: {
+            /** @description Which entity. */
+            entity: string;
+            /** @description Its name. */
+            entity_name: string;
+            /** @description Whose host. */
+            host: string;
+            /** @description What people call it. */
+            host_name: string;
+            /** @description Mount point, device and the like. */
+            instance: string;
+            /**
+             * Format: double
+             * @description What it is ranked by.
+             */
+            value: number;
         };
         /** @description Why there is no forecast. */
         Reason: {

@@ -31,6 +31,7 @@ export type Condition = Schema['Condition']
 export type KeywordRule = Schema['KeywordRule']
 export type Keywords = Schema['Keywords']
 export type Rule = Schema['Rule']
+export type NewRule = Schema['NewRule']
 export type RuleChange = Schema['RuleChange']
 export type Severity = Schema['Severity']
 

@@ -28,11 +28,11 @@ export function metricName(words: Words, metric: string, instance = ''): string 
   return `${name} · ${metric === 'log_hits' ? named(words, 'keyword', instance) : instance}`
 }
 
-/** The unit of a catalogue metric, told by its name. */
+/** The unit of a metric, told by its name as the server tells it. */
 export function unitOf(metric: string): Unit {
   if (metric.endsWith('_ratio')) return 'ratio'
   if (metric.endsWith('_bytes')) return 'bytes'
-  return metric.endsWith('_ms') ? 'milliseconds' : 'count'
+  return /_(ms|milliseconds)$/.test(metric) ? 'milliseconds' : 'count'
 }
 
 /** What a series is called inside a sentence; `owner` is left out for the host itself. */

@@ -11,6 +11,7 @@ const GROUPS: [name: string, prefixes: RegExp][] = [
   ['container', /^(running|restarts|health|exit_code|pids)$/],
   ['log', /^log_/],
   ['agent', /^agent_/],
+  ['scrape', /^scrape_/],
   ['other', /^/],
 ]
 

@@ -70,7 +70,7 @@ export default {
   },
   attribute: {
     os: 'Operating system', kernel: 'Kernel', cpu: 'CPU', arch: 'Architecture', agent: 'Agent', image: 'Image', container: 'Container', container_id: 'Container id',
-    log_driver: 'Log driver', project: 'Project', service: 'Service',
+    log_driver: 'Log driver', endpoint: 'Endpoint', log_files: 'Log files', project: 'Project', service: 'Service',
   },
   plot: {
     label: 'Plot of {series}', threshold: 'Threshold {value}', history: 'Measured', middle: 'Expected', band: 'Forecast, 8 in 10',
@@ -144,9 +144,14 @@ export default {
     keywords_none: 'No keyword rules.', keyword_add: 'Add a keyword rule', keyword_edit: 'Keyword rule', keyword_name: 'Name',
     keyword_name_hint: 'Lower-case letters, digits, _ and -.', keyword_name_bad: 'Use lower-case letters, digits, _ and - only.', keyword_name_taken: 'There is a rule of this name already.',
     literals: 'Texts', literals_hint: 'One a line, found as they are.', regexes: 'Regular expressions', regexes_hint: 'One a line.',
-    ignore_case: 'Upper and lower case are the same', keyword_empty: 'Give at least one text or expression.', keyword_remove: 'Delete the rule “{name}”?',
+    fields: 'JSON fields', fields_hint: 'One a line, such as level=error; dots lead inside, as in log.level=error. Only lines that are JSON objects are looked at.',
+    include: 'Only these containers', include_hint: 'One a line: a name, image:… or label:key=value; * at either end matches anything. Empty means all.', exclude: 'Not these containers', exclude_hint: 'Written likewise; it wins.',
+    field_bad: '“{text}” should look like level=error.', selector_bad: '“{text}” should look like label:key=value.', only: 'only {names}', without: 'not {names}',
+    ignore_case: 'Upper and lower case are the same', keyword_empty: 'Give at least one text, expression or field.', keyword_remove: 'Delete the rule “{name}”?',
     keyword_remove_text: 'Agents stop looking for it within a minute.', nobody: 'Nobody would be told now.', name_missing: 'Give it a name.', url_bad: 'An address begins with http:// or https://.',
     more: '+{n} more',
+    rule_add: 'Add a rule', rule_name: 'Name', rule_metric: 'Metric', rule_metric_hint: 'As a host shows it, such as queue_depth of a scraped endpoint; thresholds of a _ratio are per cent.', rule_of: 'Of', rule_of_host: 'hosts', rule_of_workload: 'containers and endpoints',
+    metric_bad: 'A metric’s name has letters, digits, _ and : only.', threshold_bad: 'A threshold is above 0.', rule_remove: 'Delete the rule “{name}”?', rule_remove_text: 'It must be switched off, and its incidents must have ended.', remove_rule: 'Delete “{name}”',
   },
   condition: {
     threshold_host: '{metric} of a host; an alarm after {span} over it', threshold_workload: '{metric} of a container; an alarm after {span} over it', keyword: 'a keyword of severity “{severity}” or worse in a container’s log; over after {span} without one',
@@ -171,7 +176,7 @@ export default {
     out_of_memory: 'Out of memory', disk_full: 'Disk full', file_handles: 'Too many open files', database_timeout: 'Database connection trouble', deadlock: 'Deadlock', crash: 'Crash',
     connection: 'Connection trouble', timeout: 'Timeouts', read_only: 'Read-only filesystem or I/O error', certificate: 'Certificate trouble', replication: 'Replication trouble',
   },
-  metric_group: { cpu: 'CPU', memory: 'Memory', disk: 'Disks', network: 'Network', pressure: 'Pressure', container: 'Container', log: 'Logs', agent: 'The agent itself', other: 'Other' },
+  metric_group: { cpu: 'CPU', memory: 'Memory', disk: 'Disks', network: 'Network', pressure: 'Pressure', container: 'Container', log: 'Logs', agent: 'The agent itself', scrape: 'Scraped endpoint', other: 'Other' },
   metric: {
     cpu_used_ratio: 'CPU used', cpu_user_ratio: 'CPU in user mode', cpu_system_ratio: 'CPU in the kernel', cpu_iowait_ratio: 'CPU awaiting disks', cpu_irq_ratio: 'CPU in interrupts', cpu_steal_ratio: 'CPU taken by the hypervisor',
     cpu_used_cores: 'Cores used', cpu_throttled_ratio: 'CPU throttled', cpu_count: 'Cores', load_1m: 'Load, 1 min', load_5m: 'Load, 5 min', load_15m: 'Load, 15 min', procs_running: 'Runnable threads', procs_blocked: 'Threads awaiting disks', uptime_ms: 'Time since boot',
@@ -183,5 +188,6 @@ export default {
     running: 'Running', restarts: 'Restarts', health: 'Health check', exit_code: 'Exit code', pids: 'Processes and threads',
     log_lines: 'Log lines', log_bytes: 'Log volume', log_hits: 'Keyword hits', log_lost_bytes: 'Log lost to rotation', log_cut_lines: 'Overlong log lines',
     agent_cpu_ms: 'CPU time of the agent', agent_rss_bytes: 'Memory of the agent', agent_spool_bytes: 'Unsent data', agent_dropped_blocks: 'Blocks dropped', agent_late_ticks: 'Samples skipped', agent_unwatched_logs: 'Log files without notices',
+    scrape_failed: 'Endpoint cannot be read', scrape_series: 'Series of the endpoint', scrape_left_out: 'Series without room', scrape_refused: 'Refused lines',
   },
 }

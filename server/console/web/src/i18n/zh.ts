@@ -70,7 +70,7 @@ export default {
   },
   attribute: {
     os: '操作系统', kernel: '内核', cpu: 'CPU', arch: '架构', agent: '采集器', image: '镜像', container: '容器', container_id: '容器 ID',
-    log_driver: '日志驱动', project: '项目', service: '服务',
+    log_driver: '日志驱动', endpoint: '端点', log_files: '日志文件', project: '项目', service: '服务',
   },
   plot: {
     label: '{series}的曲线图', threshold: '阈值 {value}', history: '实测', middle: '预期', band: '预测区间（80%）',
@@ -144,9 +144,14 @@ export default {
     keywords_none: '没有关键字规则。', keyword_add: '添加关键字规则', keyword_edit: '关键字规则', keyword_name: '名称',
     keyword_name_hint: '小写字母、数字、_ 和 -。', keyword_name_bad: '只能使用小写字母、数字、_ 和 -。', keyword_name_taken: '已有同名规则。',
     literals: '文本', literals_hint: '每行一个，按原样查找。', regexes: '正则表达式', regexes_hint: '每行一个。',
-    ignore_case: '不区分大小写', keyword_empty: '至少填写一个文本或正则表达式。', keyword_remove: '删除规则“{name}”？',
+    fields: 'JSON 字段', fields_hint: '每行一个，形如 level=error；嵌套字段用点号，如 log.level=error。只匹配整行是 JSON 对象的日志。',
+    include: '只看这些容器', include_hint: '每行一个：容器名、image:镜像 或 label:键=值，首尾可用 *；留空表示全部。', exclude: '不看这些容器', exclude_hint: '写法同左；优先于“只看”。',
+    field_bad: '“{text}”应写成 level=error 的形式。', selector_bad: '“{text}”应写成 label:键=值 的形式。', only: '仅限 {names}', without: '排除 {names}',
+    ignore_case: '不区分大小写', keyword_empty: '至少填写一个文本、正则表达式或 JSON 字段。', keyword_remove: '删除规则“{name}”？',
     keyword_remove_text: '采集器将在一分钟内停止查找它。', nobody: '当前不会通知任何人。', name_missing: '请填写名称。', url_bad: '地址以 http:// 或 https:// 开头。',
     more: '另有 {n} 项',
+    rule_add: '添加规则', rule_name: '名称', rule_metric: '指标', rule_metric_hint: '监测到的指标名，例如抓取端点的 queue_depth；带 _ratio 的按百分比填写阈值。', rule_of: '对象', rule_of_host: '主机', rule_of_workload: '容器与抓取端点',
+    metric_bad: '指标名只能包含字母、数字、_ 和 :。', threshold_bad: '阈值应大于 0。', rule_remove: '删除规则“{name}”？', rule_remove_text: '先关闭规则，待其事件结束后才能删除。', remove_rule: '删除“{name}”',
   },
   condition: {
     threshold_host: '主机：{metric}；持续超过 {span}即告警', threshold_workload: '容器：{metric}；持续超过 {span}即告警', keyword: '容器日志中出现“{severity}”及以上级别的关键字；{span}内不再出现即恢复',
@@ -171,7 +176,7 @@ export default {
     out_of_memory: '内存溢出', disk_full: '磁盘写满', file_handles: '文件句柄耗尽', database_timeout: '数据库连接异常', deadlock: '死锁', crash: '程序崩溃',
     connection: '连接失败', timeout: '请求超时', read_only: '文件系统只读或 I/O 错误', certificate: '证书异常', replication: '主从同步异常',
   },
-  metric_group: { cpu: 'CPU', memory: '内存', disk: '磁盘', network: '网络', pressure: '资源压力', container: '容器', log: '日志', agent: '采集器自身', other: '其他' },
+  metric_group: { cpu: 'CPU', memory: '内存', disk: '磁盘', network: '网络', pressure: '资源压力', container: '容器', log: '日志', agent: '采集器自身', scrape: '抓取端点', other: '其他' },
   metric: {
     cpu_used_ratio: 'CPU 使用率', cpu_user_ratio: '用户态 CPU', cpu_system_ratio: '内核态 CPU', cpu_iowait_ratio: '等待磁盘的 CPU', cpu_irq_ratio: '中断 CPU', cpu_steal_ratio: '被虚拟化层占用的 CPU',
     cpu_used_cores: '使用的核数', cpu_throttled_ratio: 'CPU 受限比例', cpu_count: 'CPU 核数', load_1m: '1 分钟负载', load_5m: '5 分钟负载', load_15m: '15 分钟负载', procs_running: '可运行线程', procs_blocked: '等待磁盘的线程', uptime_ms: '开机时长',
@@ -183,5 +188,6 @@ export default {
     running: '运行状态', restarts: '重启次数', health: '健康检查', exit_code: '退出码', pids: '进程和线程',
     log_lines: '日志行数', log_bytes: '日志量', log_hits: '关键字命中', log_lost_bytes: '轮转丢失的日志', log_cut_lines: '超长日志行',
     agent_cpu_ms: '采集器 CPU 时间', agent_rss_bytes: '采集器内存', agent_spool_bytes: '未发送的数据', agent_dropped_blocks: '丢弃的数据块', agent_late_ticks: '跳过的采样', agent_unwatched_logs: '未监听的日志文件',
+    scrape_failed: '端点读取失败', scrape_series: '端点序列数', scrape_left_out: '超出上限的序列', scrape_refused: '被拒绝的行',
   },
 }

@@ -13,7 +13,7 @@ STATIC := RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relat
 HOST  := $(shell rustc -vV | sed -n 's/^host: //p')
 
 .DEFAULT_GOAL := help
-.PHONY: help families fuzz bench-scan torture soak warnbench openapi run demo fleet bench-store bench-agent build test check machine house fmt fmt-check lint doc unit console console-test product images bundle
+.PHONY: help families fuzz guest bench-scan torture soak warnbench openapi run demo fleet bench-store bench-agent build test check machine house fmt fmt-check lint doc unit console console-test product images bundle
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -123,6 +123,9 @@ torture: build fleet tests/browser/node_modules/.package-lock.json ## The long l
 
 soak: build fleet ## A server under a steady fleet for SOAK_MINUTES: memory and file descriptors stay flat
 	SOAK_MINUTES=$(SOAK_MINUTES) tests/soak.sh
+
+guest: ## The built agent in a small guest with cgroup v2, beside the kernel's own files (needs qemu-system-x86)
+	tests/guest.sh
 
 images: ## Both FROM scratch images from target/release, with the docker at hand
 	packaging/images.sh

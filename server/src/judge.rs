@@ -180,7 +180,12 @@ impl Judge {
         self.refresh(&mut lane);
         // Read before anything is judged: what another server ended since must be known as ended.
         self.open(&mut lane, host.id).await?;
-        let names = self.names(&mut lane, host.id, now_ms).await?;
+        let mut names = self.names(&mut lane, host.id, now_ms).await?;
+        if forecasts.iter().any(|known| !names.knows(host.id, known.key.entity)) {
+            // Born since the names were read.
+            lane.names = None;
+            names = self.names(&mut lane, host.id, now_ms).await?;
+        }
         let rules = self.rules(now_ms).await?;
         let held = self.is_held(host, &rules, now_ms);
         for known in forecasts {

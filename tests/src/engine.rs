@@ -169,19 +169,25 @@ impl Engine {
     }
 
     fn import_busybox(&self) -> Result<()> {
-        let root = self.folder.join("busybox");
-        std::fs::create_dir_all(root.join("bin"))?;
-        std::fs::create_dir_all(root.join("tmp"))?;
-        std::fs::copy("/bin/busybox", root.join("bin/busybox")).context("install busybox-static (make machine)")?;
-        let applets = run(Command::new("/bin/busybox").arg("--list"))?;
-        for applet in applets.lines().filter(|a| *a != "busybox") {
-            std::os::unix::fs::symlink("busybox", root.join("bin").join(applet))?;
-        }
-        let archive = self.folder.join("busybox.tar");
-        run(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg("."))?;
+        let archive = busybox_archive(&self.folder)?;
         self.docker(&["import", "-c", "ENV PATH=/bin", &archive.display().to_string(), BUSYBOX])?;
         Ok(())
     }
+}
+
+/// An archive of a root that holds busybox and its names, made in a folder.
+pub(crate) fn busybox_archive(folder: &Folder) -> Result<PathBuf> {
+    let root = folder.join("busybox");
+    std::fs::create_dir_all(root.join("bin"))?;
+    std::fs::create_dir_all(root.join("tmp"))?;
+    std::fs::copy("/bin/busybox", root.join("bin/busybox")).context("install busybox-static (make machine)")?;
+    let applets = run(Command::new("/bin/busybox").arg("--list"))?;
+    for applet in applets.lines().filter(|a| *a != "busybox") {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(applet))?;
+    }
+    let archive = folder.join("busybox.tar");
+    run(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg("."))?;
+    Ok(archive)
 }
 
 impl Drop for Engine {
@@ -202,7 +208,7 @@ impl Drop for Engine {
 }
 
 /// Kills the processes whose command line names a folder that this test made.
-fn kill_those_naming(folder: &Path) {
+pub(crate) fn kill_those_naming(folder: &Path) {
     let needle = folder.display().to_string();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };

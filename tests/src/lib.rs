@@ -17,6 +17,7 @@ pub mod folder;
 pub mod galera;
 pub mod http;
 pub mod network;
+pub mod podman;
 pub mod process;
 pub mod program;
 pub mod proxy;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::Duration;
 
 use bollard::models::{ContainerInspectResponse, EventMessage};
 use bollard::query_parameters::{EventsOptions, InspectContainerOptions, ListContainersOptions, LogsOptions};
@@ -22,6 +23,11 @@ const HARMLESS_SIGNALS: [&str; 7] = ["1", "10", "12", "17", "18", "23", "28"];
 /// Events that matter here, as Docker calls them and as Podman does.
 const EVENTS: [&str; 10] =
     ["start", "die", "died", "oom", "health_status", "kill", "stop", "destroy", "remove", "rename"];
+/// The states of Podman's containers that can be said in Docker's language.
+const PODMAN_STATES: [&str; 4] = ["created", "running", "paused", "exited"];
+/// How often, and after which pause, an answer that cannot be understood is asked for again.
+const TRIES: usize = 5;
+const TRY_PAUSE: Duration = Duration::from_millis(200);
 /// How Podman calls itself among the parts of the engine.
 const PODMAN: &str = "Podman Engine";
 
@@ -59,7 +65,10 @@ pub(super) async fn look(place: &Place, socket: &Path) -> Result<(String, Vec<In
 }
 
 async fn list(engine: &Engine, place: &Place) -> Result<Vec<Instance>, bollard::errors::Error> {
-    let options = ListContainersOptions { all: true, ..ListContainersOptions::default() };
+    // Podman has a state between stopped and cleaned up for which Docker's language has no word.
+    let states = PODMAN_STATES.map(str::to_owned).to_vec();
+    let filters = (engine.maker == Maker::Podman).then(|| HashMap::from([("status".to_owned(), states)]));
+    let options = ListContainersOptions { all: true, filters, ..ListContainersOptions::default() };
     let mut found = engine.docker.list_containers(Some(options)).await?;
     // Running ones first: of too many, those that ended long ago are left out.
     found.sort_by_key(|one| std::cmp::Reverse(one.created));
@@ -67,8 +76,11 @@ async fn list(engine: &Engine, place: &Place) -> Result<Vec<Instance>, bollard::
     for id in found.into_iter().filter_map(|one| one.id).take(INSTANCES_MAX) {
         match inspect(engine, place, &id).await {
             Ok(instance) => instances.push(instance),
-            // It ended and was removed since the list was made.
-            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {}
+            // It ended and was removed since the list was made, or is about to be cleaned up.
+            Err(
+                bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }
+                | bollard::errors::Error::JsonDataError { .. },
+            ) => {}
             Err(error) => return Err(error),
         }
     }
@@ -76,8 +88,14 @@ async fn list(engine: &Engine, place: &Place) -> Result<Vec<Instance>, bollard::
 }
 
 async fn inspect(engine: &Engine, place: &Place, id: &str) -> Result<Instance, bollard::errors::Error> {
-    let said = engine.docker.inspect_container(id, None::<InspectContainerOptions>).await?;
-    Ok(instance(said, place, engine.maker))
+    let mut tries = 1;
+    loop {
+        match engine.docker.inspect_container(id, None::<InspectContainerOptions>).await {
+            Err(bollard::errors::Error::JsonDataError { .. }) if tries < TRIES => tries += 1,
+            said => return said.map(|said| instance(said, place, engine.maker)),
+        }
+        tokio::time::sleep(TRY_PAUSE).await;
+    }
 }
 
 fn instance(said: ContainerInspectResponse, place: &Place, maker: Maker) -> Instance {
@@ -121,7 +139,10 @@ pub(super) async fn watch(place: &Place, socket: &Path, notices: &Sender<Notice>
     let mut session =
         Session { engine, place, notices, known: HashMap::new(), listed_at_ms: 0, streams: JoinSet::new() };
     let error = session.run(diff).await.err().map_or_else(|| "the event stream ended".to_owned(), |e| e.to_string());
-    diff.set(session.known.into_values());
+    // Before the first list nothing is known, which is not that there is nothing.
+    if session.listed_at_ms > 0 {
+        diff.set(session.known.into_values());
+    }
     Ended { connected: Some(version), error }
 }
 
@@ -245,7 +266,10 @@ impl Session<'_> {
     async fn refresh(&mut self, id: &str) -> Result<bool, bollard::errors::Error> {
         let instance = match inspect(&self.engine, self.place, id).await {
             Ok(instance) => instance,
-            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => return Ok(false),
+            Err(
+                bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }
+                | bollard::errors::Error::JsonDataError { .. },
+            ) => return Ok(false),
             Err(error) => return Err(error),
         };
         if self.known.len() >= INSTANCES_MAX && !self.known.contains_key(id) {

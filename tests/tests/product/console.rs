@@ -89,3 +89,40 @@ fn switch_flipped_in_the_browser_keeps_the_next_incident_from_the_room() {
     let heard = |hour: &str| room.messages().iter().filter(|m| m.says(hour)).count();
     assert_eq!(["first hour", "second hour", "third hour", "fourth hour"].map(heard), [1, 0, 1, 0]);
 }
+
+#[test]
+fn rules_for_json_fields_containers_and_any_metric_are_made_in_the_browser_in_both_languages() {
+    let store = Store::sqlite().unwrap();
+    let server = Server::start(&store, SERVER).unwrap();
+    let session = server.log_in().unwrap();
+    for (language, name, said) in [
+        ("en", "orders", ["should look like level=error", "letters, digits"]),
+        ("zh", "pay", ["level=error 的形式", "只能包含字母"]),
+    ] {
+        let keyword = json!({ "keyword-name": name, "keyword-literals": "", "keyword-regexes": "", "keyword-fields": "level=error\nlog.code=500",
+            "keyword-include": "shop-*\nlabel:com.docker.compose.service=api", "keyword-exclude": "image:*debug" });
+        let rule = json!({ "rule-new-name": format!("queue of {name}"), "rule-new-metric": "queue_depth", "rule-new-threshold": "500" });
+        let arguments = json!({
+            "url": server.console_url(), "user": "admin", "password": server.admin_password().unwrap(), "language": language,
+            "keyword": keyword, "rule": rule, "shot": "rules", "allowedErrors": [BEFORE_LOGIN],
+            "wrong": { "keyword": { "keyword-fields": "level" }, "rule": { "rule-new-metric": "queue depth" } },
+        });
+        let saw = run_script("sending", &arguments).unwrap();
+        for (alert, words) in saw["said"].as_array().unwrap().iter().zip(said) {
+            assert!(alert.as_str().unwrap().contains(words), "{alert}");
+        }
+        assert!(saw["keyword"].as_str().unwrap().contains("shop-*"), "{}", saw["keyword"]);
+        let kept = session.get("/api/v1/keywords").unwrap();
+        let kept = kept["rules"].as_array().unwrap().iter().find(|rule| rule["name"] == name).unwrap();
+        assert_eq!(kept["fields"], json!(["level=error", "log.code=500"]));
+        assert_eq!(kept["include"], json!(["shop-*", "label:com.docker.compose.service=api"]));
+        assert_eq!(kept["exclude"], json!(["image:*debug"]));
+        let rules = session.get("/api/v1/rules").unwrap();
+        let made = rules.as_array().unwrap().iter().find(|rule| rule["name"] == format!("queue of {name}")).unwrap();
+        assert_eq!(
+            made["condition"],
+            json!({ "type": "threshold", "metric": "queue_depth", "entity_kind": "workload",
+            "threshold": 500.0, "horizon_ms": 4 * 3_600_000, "for_ms": 120_000 })
+        );
+    }
+}

@@ -115,6 +115,29 @@ impl Series<'_> {
     }
 }
 
+/// The sum of a metric over the workloads whose names begin so, since `begun_ms`.
+pub(crate) fn sum(
+    session: &Session,
+    host: &str,
+    begun_ms: i64,
+    workloads: &str,
+    metric: &str,
+    instance: &str,
+) -> Result<u64> {
+    let detail = session.get(&format!("/api/v1/hosts/{host}"))?;
+    let all = detail["series"].as_array().context("series")?.iter();
+    let named = |s: &&Value| {
+        let is_named = s["entity_name"].as_str().is_some_and(|name| name.starts_with(workloads));
+        is_named && s["metric"] == metric && s["instance"] == instance
+    };
+    let mut sum = 0.0;
+    for entity in all.filter(named).filter_map(|s| s["entity"].as_str()) {
+        let series = Series { host, entity, metric, instance };
+        sum += series.points(session, begun_ms, now_ms() + 2000)?.iter().map(|point| point.1).sum::<f64>();
+    }
+    Ok(sum as u64)
+}
+
 /// An agent made by hand, which sends exactly what a test wants.
 #[derive(Debug)]
 pub(crate) struct HandAgent {

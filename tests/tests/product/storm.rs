@@ -13,7 +13,7 @@ use forewarn_tests::engine::Engine;
 use forewarn_tests::server::{Server, Session};
 use forewarn_tests::{Dice, now_ms, seed, torture, wait_until};
 
-use super::site::{AGENT, SERVER, SOON, Series, live_host, tell};
+use super::site::{AGENT, SERVER, SOON, live_host, sum, tell};
 
 /// Memory that the agent may ever have, as the kernel shares it out among processes.
 const PSS_BYTES_MAX: u64 = 8 << 20;
@@ -43,19 +43,7 @@ impl Site {
 
     /// The sum of a metric over the workloads whose names begin so.
     fn sum(&self, workloads: &str, metric: &str, instance: &str) -> Result<u64> {
-        let detail = self.session.get(&format!("/api/v1/hosts/{}", self.host))?;
-        let all = detail["series"].as_array().context("series")?.iter();
-        let named = |s: &&serde_json::Value| {
-            let is_named = s["entity_name"].as_str().is_some_and(|name| name.starts_with(workloads));
-            is_named && s["metric"] == metric && s["instance"] == instance
-        };
-        let mut sum = 0.0;
-        for entity in all.filter(named).filter_map(|s| s["entity"].as_str()) {
-            let series = Series { host: &self.host, entity, metric, instance };
-            sum +=
-                series.points(&self.session, self.begun_ms, now_ms() + 2000)?.iter().map(|point| point.1).sum::<f64>();
-        }
-        Ok(sum as u64)
+        sum(&self.session, &self.host, self.begun_ms, workloads, metric, instance)
     }
 
     /// Waits until as many lines and hits were counted as were printed, and no more.

@@ -89,6 +89,8 @@ async fn an_incident_comes_back_as_it_was_saved(place: Place) {
     store.incident_save(&new, None, deliveries.clone()).await.unwrap();
     assert_eq!(store.incident(&new.id).await.unwrap(), Some(new.clone()));
     assert_eq!(store.open_incidents().await.unwrap(), vec![new.clone()]);
+    assert!(store.has_open_incidents(&new.subject.rule).await.unwrap());
+    assert!(!store.has_open_incidents("another").await.unwrap());
     assert_eq!(store.open_incidents_of(Agent::new(2).host).await.unwrap(), vec![]);
     assert_eq!(store.deliveries_of(std::slice::from_ref(&new.id)).await.unwrap(), deliveries);
     assert_eq!(store.incident("none").await.unwrap(), None);

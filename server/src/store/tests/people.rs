@@ -5,7 +5,7 @@ use forewarn_common::keyword::Severity;
 use super::*;
 use crate::model::channel::{ChannelKind, Language};
 use crate::model::host::{Host, Token};
-use crate::model::rule::default_rules;
+use crate::model::rule::{Rule, default_rules};
 use crate::model::trained::{Adoption, Selection, StoredModel};
 use crate::model::user::{Session, User};
 
@@ -122,6 +122,10 @@ async fn channels_rules_and_users_come_back_as_they_were(place: Place) {
     let rules = store.rules().await.unwrap();
     assert_eq!(rules.len(), default_rules().len());
     assert_eq!(rules.iter().find(|rule| rule.id == silent.id), Some(&silent));
+    let own = Rule { id: "site-1".into(), name: "queue".into(), ..silent };
+    store.rule_save(&own).await.unwrap();
+    assert!(store.rule_delete("site-1").await.unwrap() && !store.rule_delete("site-1").await.unwrap());
+    assert!(!store.has_open_incidents("site-1").await.unwrap());
 
     let user = User { name: "admin".into(), password_hash: "$argon2id$...".into(), created_ms: T0 };
     store.user_save(&user).await.unwrap();

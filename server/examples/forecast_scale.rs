@@ -18,6 +18,7 @@ use clap::{Parser, Subcommand};
 use forewarn_common::block::{Block, Dictionary, Entity, EntityKind, Group, Header, Layout, Metric, Ticks, Urgent};
 use forewarn_common::id::{EntityId, HostId};
 use forewarn_common::metric::{Id, Kind, Unit};
+use forewarn_server::intake::Intake;
 use forewarn_server::judge::Judge;
 use forewarn_server::model::host::Host;
 use forewarn_server::model::rule::default_rules;
@@ -279,7 +280,8 @@ async fn run(dir: &Path, rounds: i64, cache_bytes: Option<usize>) -> Result<()> 
     let share = Arc::new(Share::alone("scale".into()));
     let outbox = Arc::new(Outbox::new(store.clone(), key, notifier, words, "scale".into()));
     let judge = Arc::new(Judge::new(store.clone(), Arc::clone(&outbox), Arc::clone(&share), plan.end_ms));
-    let jobs = Jobs { store: store.clone(), settings: settings.clone(), judge, outbox, share };
+    let intake = Intake::start(store.clone(), settings.limits.blocks_in_flight_max);
+    let jobs = Jobs { store: store.clone(), settings: settings.clone(), intake, judge, outbox, share };
     let (_running, stopped) = watch::channel(false);
     let mut forecaster = Forecaster::default();
     let base_kib = memory_kib("VmRSS")?;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use forewarn_common::block::{Block, Dictionary, Entity, EntityKind, Group, Header, Layout, Metric, Ticks, Urgent};
 use forewarn_common::id::{EntityId, HostId};
 use forewarn_common::metric::{Id, Kind, Unit};
+use forewarn_server::intake::Intake;
 use forewarn_server::judge::Judge;
 use forewarn_server::model::forecast::{Because, State};
 use forewarn_server::model::host::Host;
@@ -79,7 +80,8 @@ impl Place {
         let outbox = Outbox::new(store.clone(), Seal::new(&[7; 32]), notifier, words, "one".into());
         let outbox = Arc::new(outbox);
         let judge = Judge::new(store.clone(), Arc::clone(&outbox), Arc::clone(&share), BEGIN_MS);
-        let jobs = Jobs { store, settings, judge: Arc::new(judge), outbox, share };
+        let intake = Intake::start(store.clone(), settings.limits.blocks_in_flight_max);
+        let jobs = Jobs { store, settings, intake, judge: Arc::new(judge), outbox, share };
         let look_us = Arc::new(AtomicI64::new(0));
         let forecaster = forecaster(&look_us);
         let mut place = Self { _folder: folder, jobs, look_us, forecaster, metric, value, pushed: 0 };

@@ -121,7 +121,7 @@ async fn login(app: Arc<App>, call: Call) -> Result<Response, Refused> {
     }
     let known = app.store.user(&login.user).await?.map(|user| user.password_hash);
     // An unknown name costs the same time as a wrong password.
-    let hash = known.clone().unwrap_or_else(|| app.decoy_hash.clone());
+    let hash = known.clone().unwrap_or_else(|| auth::DECOY_HASH.to_owned());
     let password = login.password;
     let right = tokio::task::spawn_blocking(move || auth::is_password(&password, &hash)).await.map_err(failed)?;
     if !right || known.is_none() {

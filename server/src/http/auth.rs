@@ -25,6 +25,11 @@ const LOGIN_WINDOW_MS: i64 = 5 * 60_000;
 /// Addresses remembered for that; the oldest are forgotten first.
 const LOGIN_ADDRESSES_MAX: usize = 4096;
 
+/// A hash that no known password has, so that unknown names cost the same time. It is written out because making one
+/// takes 19 MiB, which the server would keep from its start on.
+pub const DECOY_HASH: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$bm8gcGFzc3dvcmQgaGVyZQ$q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA";
+
 /// SHA-256 of a secret.
 #[must_use]
 pub fn hash_secret(secret: &str) -> [u8; 32] {
@@ -137,6 +142,15 @@ mod tests {
         assert_eq!(guard.wait_s(address, 10_000), Some(290));
         assert_eq!(guard.wait_s(IpAddr::from([10, 0, 0, 2]), 10_000), None);
         assert_eq!(guard.wait_s(address, LOGIN_WINDOW_MS), None);
+    }
+
+    #[test]
+    fn the_decoy_costs_what_a_real_hash_costs() {
+        let (decoy, real) = (PasswordHash::new(DECOY_HASH).unwrap(), hash_password("a").unwrap());
+        let real = PasswordHash::new(&real).unwrap();
+        assert_eq!((decoy.algorithm, decoy.version, &decoy.params), (real.algorithm, real.version, &real.params));
+        assert_eq!(decoy.hash.map(|hash| hash.len()), real.hash.map(|hash| hash.len()));
+        assert!(!is_password("a", DECOY_HASH));
     }
 
     #[test]

@@ -74,8 +74,6 @@ pub struct App {
     ranking: Semaphore,
     agents: RwLock<HashMap<HostId, [u8; 32]>>,
     logins: auth::LoginGuard,
-    /// A hash that no password has, so that unknown names cost the same time.
-    decoy_hash: String,
     keywords: RwLock<Option<(i64, Arc<KeywordSet>)>>,
 }
 
@@ -95,7 +93,6 @@ impl App {
         let blocks = Arc::new(Semaphore::new(settings.limits.blocks_in_flight_max));
         let trainings = Trainings::new(store.clone(), crate::adopted::site_model(&settings.judge));
         let (agents, keywords, logins) = (RwLock::default(), RwLock::default(), auth::LoginGuard::default());
-        let decoy_hash = auth::hash_password(&auth::new_secret()?).map_err(|e| anyhow::anyhow!("cannot hash: {e}"))?;
         Ok(Self {
             store,
             site,
@@ -108,7 +105,6 @@ impl App {
             ranking: Semaphore::new(1),
             agents,
             logins,
-            decoy_hash,
             keywords,
         })
     }

@@ -9,7 +9,10 @@ BIN   := target/release
 # (derive macros) cannot be static; the flag stays out of .cargo/config.toml so that development
 # builds, tests and editors share one ordinary set of artefacts. Packed relocations make the agent 0.35 MB smaller
 # (the C library linked in must know them: glibc 2.36 or newer).
-STATIC := RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs"
+STATIC_FLAGS := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs
+STATIC := RUSTFLAGS="$(STATIC_FLAGS)"
+# What aborts on a panic unwinds nothing: the tables for it would be the twelfth part of the agent.
+AGENT_STATIC := RUSTFLAGS="$(STATIC_FLAGS) -C force-unwind-tables=no"
 HOST  := $(shell rustc -vV | sed -n 's/^host: //p')
 
 .DEFAULT_GOAL := help
@@ -34,7 +37,7 @@ bench-store: build fleet ## What storing costs here: intake, merging, memory, by
 
 build: console ## Build the console and both static release binaries into target/release
 	$(STATIC) $(CARGO) build --locked --release --target $(HOST) -p forewarn-server
-	$(STATIC) $(CARGO) build --locked --profile agent --target $(HOST) -p forewarn-agent
+	$(AGENT_STATIC) $(CARGO) build --locked --profile agent --target $(HOST) -p forewarn-agent
 	@mkdir -p $(BIN)
 	@ln -f target/$(HOST)/release/forewarn-server target/$(HOST)/agent/forewarn-agent $(BIN)/
 

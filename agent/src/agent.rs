@@ -18,8 +18,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::alarm::Alarm;
 use crate::assembly::{Assembly, Moment, Origin};
-use crate::checkpoint::Checkpoint;
 use crate::endpoint;
 use crate::engine::{self, Notice};
 use crate::hostlog::HostLogs;
@@ -34,8 +34,6 @@ use crate::vitals::Vitals;
 use crate::workload::Workloads;
 
 const LOCK_FILE: &str = "lock";
-/// Unsent blocks, below the data folder.
-pub(crate) const SPOOL_FOLDER: &str = "spool";
 const CONFIG_FILE: &str = "config.json";
 /// Notices of the engine that may wait: a burst of starts; beyond it the engine's room waits.
 const NOTICES_MAX: usize = 256;
@@ -176,6 +174,7 @@ type Pending<T> = Option<Pin<Box<dyn Future<Output = T>>>>;
 
 struct Agent {
     settings: Settings,
+    alarm: Alarm,
     assembly: Assembly,
     spool: Spool,
     link: Link,
@@ -196,7 +195,6 @@ struct Agent {
     host_logs: HostLogs,
     /// Containers whose logs the server leaves out.
     log_exclude: Vec<String>,
-    checkpoint: Checkpoint,
     scrapes: Scrapes,
     fetcher: Option<Fetcher>,
     fetches: JoinSet<(String, Result<Vec<u8>, String>)>,
@@ -229,9 +227,8 @@ impl Agent {
             component: settings.component.clone(),
             attributes: HostFacts::read(&root).attributes,
         });
-        let spool = Spool::open(&settings.data_dir.join(SPOOL_FOLDER), settings.spool_bytes_max)?;
-        let checkpoint = Checkpoint::open(&settings.data_dir, &spool);
-        let mut tailer = Tailer::new(&settings.keywords, &settings.masks, checkpoint.positions().as_deref())?;
+        let spool = Spool::open(&settings.data_dir, settings.spool_bytes_max)?;
+        let mut tailer = Tailer::new(&settings.keywords, &settings.masks, spool.positions().as_deref())?;
         let stored = load_config(&settings.data_dir);
         if let Some(config) = &stored {
             // Rules that an earlier version of the agent took may be refused by this one.
@@ -253,6 +250,7 @@ impl Agent {
         let interval_ms = i64::try_from(settings.sample_interval_ms)?;
         tracing::info!(waiting_blocks = spool.len(), "the agent has started");
         Ok(Self {
+            alarm: Alarm::new()?,
             assembly,
             spool,
             link,
@@ -271,7 +269,6 @@ impl Agent {
             workloads: Workloads::new(host_id),
             is_stale: true,
             tailer,
-            checkpoint,
             scrapes: Scrapes::default(),
             fetcher,
             fetches: JoinSet::new(),
@@ -332,12 +329,11 @@ impl Agent {
     }
 
     async fn next_event(&mut self, wait_ms: u64, signals: &mut Signals, heard: &mut Receiver<Notice>) -> Event {
-        let timer = tokio::time::sleep(Duration::from_millis(wait_ms));
         tokio::select! {
             _ = signals.terminate.recv() => Event::Stop,
             _ = signals.interrupt.recv() => Event::Stop,
             _ = signals.hang_up.recv() => Event::Reload,
-            () = timer => Event::Timer,
+            () = self.alarm.after(Duration::from_millis(wait_ms)) => Event::Timer,
             () = self.tailer.written() => Event::Written,
             Some(notice) = heard.recv() => Event::Engine(notice),
             outcome = pending(&mut self.push) => Event::Pushed(outcome),
@@ -486,11 +482,7 @@ impl Agent {
         let next_tick = Moment { wall_ms: self.next_tick_ms, boot_ms: now.boot_ms + (self.next_tick_ms - now.wall_ms) };
         match self.assembly.close(now, next_tick) {
             Ok((header, bytes)) => {
-                let key = Key::of(&header);
-                let staged = self.checkpoint.stage(key, &self.tailer.checkpoint());
-                if self.spool.push(key, bytes) && staged.is_ok() {
-                    self.checkpoint.commit();
-                }
+                self.spool.push(Key::of(&header), bytes, self.tailer.checkpoint());
             }
             Err(error) => tracing::error!(%error, "a block could not be made and its samples are lost"),
         }

@@ -5,8 +5,8 @@
 //! `sender` never see each other.
 
 mod agent;
+mod alarm;
 mod assembly;
-mod checkpoint;
 mod endpoint;
 mod engine;
 mod hostlog;
@@ -90,7 +90,7 @@ struct OnceArgs {
 struct SpoolArgs {
     #[command(flatten)]
     overrides: Overrides,
-    /// Block files to show, in the order they were made
+    /// Files of the spool, or single blocks, to show, in the order they were made
     files: Vec<PathBuf>,
 }
 
@@ -136,7 +136,7 @@ async fn perform(command: Command) -> anyhow::Result<()> {
         }
         Command::Spool(args) if args.files.is_empty() => {
             let settings = Settings::load(&args.overrides)?;
-            report::waiting(&settings.data_dir.join(agent::SPOOL_FOLDER))
+            report::waiting(&settings.data_dir)
         }
         Command::Spool(args) => report::blocks(&args.files),
     }

@@ -11,7 +11,7 @@ use forewarn_common::clock;
 use forewarn_common::id::{EntityId, HostId};
 use forewarn_common::metric;
 
-use crate::agent::{SPOOL_FOLDER, engine_place, fetcher, host_name};
+use crate::agent::{engine_place, fetcher, host_name};
 use crate::endpoint;
 use crate::engine::{self, Instance, LogWay, Notice, Reach};
 use crate::hostlog::HostLogs;
@@ -19,7 +19,7 @@ use crate::sampler::{Containers, Host, HostFacts, HostSize, Row};
 use crate::scrape::Scrapes;
 use crate::sender::{Identity, Link, SenderError};
 use crate::settings::Settings;
-use crate::spool::{self, Key};
+use crate::spool;
 use crate::tailer::{self, FirstLine, Tailer};
 use crate::workload::{self, Workloads};
 
@@ -140,19 +140,13 @@ fn describe<'a>(row: &'a Row, name: &'a str) -> impl Iterator<Item = serde_json:
 /// Lists the blocks that wait for a server.
 ///
 /// # Errors
-/// The folder cannot be read.
-pub(crate) fn waiting(folder: &Path) -> anyhow::Result<()> {
-    let mut names: Vec<_> = std::fs::read_dir(folder)
-        .with_context(|| format!("cannot read spool folder {}", folder.display()))?
-        .flatten()
-        .filter(|entry| entry.file_name().to_str().and_then(Key::parse).is_some())
-        .map(|entry| entry.path())
-        .collect();
-    names.sort();
-    for path in &names {
-        println!("{}", path.display());
+/// The spool cannot be read.
+pub(crate) fn waiting(data_dir: &Path) -> anyhow::Result<()> {
+    let keys = spool::waiting(data_dir)?;
+    for key in &keys {
+        println!("block {:016x}/{} closed at {} ms", key.epoch, key.seq, key.closed_ms);
     }
-    println!("{} blocks wait", names.len());
+    println!("{} blocks wait", keys.len());
     Ok(())
 }
 
@@ -164,46 +158,51 @@ pub(crate) fn blocks(files: &[PathBuf]) -> anyhow::Result<()> {
     let (mut layouts, mut names) = (HashMap::new(), HashMap::new());
     for path in files {
         let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let raw = RawBlock::parse(&bytes).with_context(|| path.display().to_string())?;
-        for layout in raw.dictionary()?.layouts {
-            layouts.insert(layout.id(), layout);
-        }
-        names.extend(raw.dictionary()?.entities.into_iter().map(|entity| (entity.id, entity.name)));
-        let name = |id: &EntityId| names.get(id).cloned().unwrap_or_else(|| id.to_string());
-        let (groups, unknown) = raw.groups(|id| layouts.get(&id).cloned())?;
-        let header = raw.header;
-        println!(
-            "block {:016x}/{} from {} ms, {} ticks of {} ms, {} bytes, {unknown} groups of unknown layout",
-            header.epoch,
-            header.seq,
-            header.start_ms,
-            header.ticks,
-            header.step_ms,
-            bytes.len()
-        );
-        for group in &groups {
-            let Some(layout) = layouts.get(&group.layout) else { continue };
-            let ticks: Vec<u16> = group.ticks.iter().collect();
-            for (metric, column) in layout.metrics.iter().zip(&group.columns) {
-                let entity = name(&group.entity);
-                println!("  {entity:<20} {:<26} {:<18} {ticks:?} {column:?}", metric.name, metric.instance);
+        for bytes in spool::blocks_in(&bytes) {
+            let raw = RawBlock::parse(bytes).with_context(|| path.display().to_string())?;
+            for layout in raw.dictionary()?.layouts {
+                layouts.insert(layout.id(), layout);
             }
-        }
-        let urgent = raw.urgent()?;
-        for event in &urgent.events {
+            names.extend(raw.dictionary()?.entities.into_iter().map(|entity| (entity.id, entity.name)));
+            let name = |id: &EntityId| names.get(id).cloned().unwrap_or_else(|| id.to_string());
+            let (groups, unknown) = raw.groups(|id| layouts.get(&id).cloned())?;
+            let header = raw.header;
             println!(
-                "  event {} {:?} {} at {} ms {}",
-                name(&event.entity),
-                event.kind,
-                event.code,
-                event.at_ms,
-                event.detail
+                "block {:016x}/{} from {} ms, {} ticks of {} ms, {} bytes, {unknown} groups of unknown layout",
+                header.epoch,
+                header.seq,
+                header.start_ms,
+                header.ticks,
+                header.step_ms,
+                bytes.len()
             );
-        }
-        for hit in &urgent.hits {
-            println!("  hit {} {} {:?} {} times", name(&hit.entity), hit.rule, hit.severity, hit.count);
-            for sample in &hit.samples {
-                println!("    before {:?}\n    line {:?}\n    after {:?}", sample.before, sample.line, sample.after);
+            for group in &groups {
+                let Some(layout) = layouts.get(&group.layout) else { continue };
+                let ticks: Vec<u16> = group.ticks.iter().collect();
+                for (metric, column) in layout.metrics.iter().zip(&group.columns) {
+                    let entity = name(&group.entity);
+                    println!("  {entity:<20} {:<26} {:<18} {ticks:?} {column:?}", metric.name, metric.instance);
+                }
+            }
+            let urgent = raw.urgent()?;
+            for event in &urgent.events {
+                println!(
+                    "  event {} {:?} {} at {} ms {}",
+                    name(&event.entity),
+                    event.kind,
+                    event.code,
+                    event.at_ms,
+                    event.detail
+                );
+            }
+            for hit in &urgent.hits {
+                println!("  hit {} {} {:?} {} times", name(&hit.entity), hit.rule, hit.severity, hit.count);
+                for sample in &hit.samples {
+                    println!(
+                        "    before {:?}\n    line {:?}\n    after {:?}",
+                        sample.before, sample.line, sample.after
+                    );
+                }
             }
         }
     }
@@ -297,8 +296,8 @@ pub(crate) async fn check(settings: &Settings) {
         Err(error) => bad(error.to_string()),
     }
     println!("server {}", settings.server.urls.join(", "));
-    match spool::probe(&settings.data_dir.join(SPOOL_FOLDER)) {
-        Ok(waiting) => good(format!("{} can be written, {waiting} blocks wait", settings.data_dir.display())),
+    match spool::probe(&settings.data_dir).and_then(|()| spool::waiting(&settings.data_dir)) {
+        Ok(waiting) => good(format!("{} can be written, {} blocks wait", settings.data_dir.display(), waiting.len())),
         Err(error) => bad(error.to_string()),
     }
     match reach_server(settings).await {

@@ -1,22 +1,34 @@
-//! Blocks that no server has acknowledged yet, one file each.
+//! Blocks that no server has acknowledged yet, with the log positions that they cover, in segments that only grow.
 //!
-//! Constraints: a block is whole or absent after a power cut at any point (temporary file, sync, rename, sync of
-//! the folder; the block carries its own checksums); the folder never exceeds its cap, the oldest block goes first
-//! and is counted; a full disk costs at most the oldest blocks held in memory meanwhile, counted too. Nothing here
-//! knows the network.
+//! Constraints: a block and its positions are whole or absent together after a power cut at any point (one record, one
+//! sync; what was acknowledged may come back and is sent again); the folder never exceeds its cap, the oldest segment
+//! goes first and its blocks are counted; a full disk costs at most the oldest blocks held in memory meanwhile, counted
+//! too. Nothing here knows the network.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+mod disk;
+mod earlier;
+mod record;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
+use disk::{Disk, Folder};
 use forewarn_common::block::{Header, RawBlock};
 use forewarn_common::limit;
+use record::{HEAD_BYTES, Head};
 
 /// Blocks that wait in memory while the disk refuses them.
 const MEMORY_BYTES_MAX: u64 = 2 << 20;
-/// What a file takes at least: the cap counts disk, not payload.
-const FILE_BYTES_MIN: u64 = 4096;
+/// A segment that has grown beyond this is followed by the next.
+const SEGMENT_BYTES: u64 = 64 << 10;
+/// A block that needs more than this part of the cap is dropped: it would push out too many others.
+const BLOCK_SHARE: u64 = 4;
+/// Below the data folder.
+const FOLDER: &str = "spool";
+const SEGMENT_SUFFIX: &str = ".segment";
+/// Blocks of versions up to 0.1 are a file each.
 const SUFFIX: &str = "block";
 
 /// Why the spool cannot be used.
@@ -27,17 +39,40 @@ pub(crate) struct SpoolError {
     source: io::Error,
 }
 
-/// How many blocks wait in `folder`; says whether it can be written without touching what a running agent does.
+/// Says whether the spool below `data_dir` can be written, without touching what a running agent does.
 ///
 /// # Errors
-/// The folder cannot be made, read or written.
-pub(crate) fn probe(folder: &Path) -> Result<usize, SpoolError> {
-    let fail = |source| SpoolError { path: folder.to_owned(), source };
-    fs::create_dir_all(folder).map_err(fail)?;
+/// The folder cannot be made or written.
+pub(crate) fn probe(data_dir: &Path) -> Result<(), SpoolError> {
+    let folder = data_dir.join(FOLDER);
     let probe = folder.join(format!("probe-{}", std::process::id()));
-    File::create(&probe).and_then(|_| fs::remove_file(&probe)).map_err(fail)?;
-    let names = fs::read_dir(folder).map_err(fail)?.flatten().map(|entry| entry.file_name());
-    Ok(names.filter(|name| name.to_str().and_then(Key::parse).is_some()).count())
+    let tried =
+        fs::create_dir_all(&folder).and_then(|()| fs::File::create(&probe)).and_then(|_| fs::remove_file(&probe));
+    tried.map_err(|source| SpoolError { path: folder, source })
+}
+
+/// The blocks that wait below `data_dir`, oldest first, as a running agent has written them so far.
+///
+/// # Errors
+/// The folder cannot be read.
+pub(crate) fn waiting(data_dir: &Path) -> Result<Vec<Key>, SpoolError> {
+    let folder = data_dir.join(FOLDER);
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let index = Index::read(&Folder::new(&folder)).map_err(|source| SpoolError { path: folder, source })?;
+    Ok(index.blocks.into_keys().collect())
+}
+
+/// The blocks in the bytes of one file of a spool, or the one that the bytes are.
+#[must_use]
+pub(crate) fn blocks_in(bytes: &[u8]) -> Vec<&[u8]> {
+    let (records, _) = record::scan(bytes);
+    let block = |(at, head): &(u64, Head)| {
+        let begin = usize::try_from(*at).ok()? + HEAD_BYTES;
+        bytes.get(begin..begin + head.block_bytes as usize).filter(|_| !head.is_done)
+    };
+    if records.is_empty() { vec![bytes] } else { records.iter().filter_map(block).collect() }
 }
 
 /// Names a block and orders it: by time, then by epoch and number.
@@ -58,7 +93,7 @@ impl Key {
         Self { closed_ms: header.closed_ms.max(0), epoch: header.epoch, seq: header.seq }
     }
 
-    /// The key as text: the name of the block's file.
+    /// The key as text.
     #[must_use]
     pub(crate) fn file_name(self) -> String {
         format!("{:015}-{:016x}-{:010}.{SUFFIX}", self.closed_ms, self.epoch, self.seq)
@@ -77,125 +112,287 @@ impl Key {
     }
 }
 
+/// Where a block is.
 #[derive(Debug)]
 enum Place {
+    /// In a segment.
+    Record { segment: u64, at: u64, head: Head },
+    /// In a file of its own.
     File { bytes: u64 },
-    Memory(Vec<u8>),
+    /// In memory, with its positions, because the disk refuses it.
+    Memory { block: Vec<u8>, positions: Vec<u8> },
+}
+
+impl Place {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Record { head, .. } => HEAD_BYTES as u64 + head.body_bytes(),
+            Self::File { bytes } => *bytes,
+            Self::Memory { block, .. } => block.len() as u64,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Segment {
+    bytes: u64,
+    /// Blocks that have not been acknowledged.
+    waiting: usize,
+    /// Whether it says of blocks, maybe of older segments, that they are done.
+    says_done: bool,
+}
+
+/// What is in the folder.
+#[derive(Debug, Default)]
+struct Index {
+    blocks: BTreeMap<Key, Place>,
+    segments: BTreeMap<u64, Segment>,
+    /// The newest positions and the segment that they are in.
+    positions: Option<(u64, Vec<u8>)>,
+    damaged: u64,
+    /// Files that a crash left half written.
+    scraps: Vec<String>,
+}
+
+impl Index {
+    fn read(disk: &dyn Disk) -> io::Result<Self> {
+        let mut index = Self::default();
+        let mut segments = Vec::new();
+        for (name, bytes) in disk.list()? {
+            if let Some(key) = Key::parse(&name) {
+                index.blocks.insert(key, Place::File { bytes });
+            } else if let Some(number) = segment_number(&name) {
+                segments.push((number, bytes));
+            } else if name.ends_with(".tmp") {
+                index.scraps.push(name);
+            }
+        }
+        segments.sort_unstable();
+        for (number, bytes) in segments {
+            let len = usize::try_from(bytes).unwrap_or(usize::MAX).min(2 * limit::BLOCK_BYTES_MAX);
+            // A running agent may have removed it meanwhile.
+            let Ok(content) = disk.read(&segment_name(number), 0, len) else { continue };
+            index.segments.insert(number, Segment { bytes, ..Segment::default() });
+            index.add(number, &content);
+        }
+        Ok(index)
+    }
+
+    fn add(&mut self, segment: u64, content: &[u8]) {
+        let (records, damaged) = record::scan(content);
+        self.damaged += damaged;
+        for (at, head) in records {
+            if head.is_done {
+                self.remove(head.key);
+                self.segments.entry(segment).or_default().says_done = true;
+                continue;
+            }
+            let begin = usize::try_from(at).unwrap_or(usize::MAX).saturating_add(HEAD_BYTES);
+            let body = content.get(begin..begin.saturating_add(head.body_bytes() as usize));
+            if let Some((_, positions)) = body.and_then(|body| head.open(body)) {
+                self.positions = Some((segment, positions.to_vec()));
+            }
+            self.insert(head.key, Place::Record { segment, at, head });
+        }
+    }
+
+    fn insert(&mut self, key: Key, place: Place) {
+        if let Place::Record { segment, .. } = &place {
+            self.segments.entry(*segment).or_default().waiting += 1;
+        }
+        if let Some(replaced) = self.blocks.insert(key, place) {
+            self.forget(&replaced);
+        }
+    }
+
+    fn remove(&mut self, key: Key) -> Option<Place> {
+        let place = self.blocks.remove(&key)?;
+        self.forget(&place);
+        Some(place)
+    }
+
+    fn forget(&mut self, place: &Place) {
+        if let Place::Record { segment, .. } = place
+            && let Some(segment) = self.segments.get_mut(segment)
+        {
+            segment.waiting = segment.waiting.saturating_sub(1);
+        }
+    }
 }
 
 /// The spool.
 #[derive(Debug)]
 pub(crate) struct Spool {
-    folder: PathBuf,
+    disk: Box<dyn Disk>,
+    /// Where positions of earlier versions are, until there are newer ones.
+    earlier: Option<PathBuf>,
     bytes_max: u64,
-    blocks: BTreeMap<Key, Place>,
-    file_bytes: u64,
-    memory_bytes: u64,
+    segment_bytes: u64,
+    index: Index,
+    /// The segment that is added to. What a start finds is never added to: its end may be torn.
+    current: Option<u64>,
+    /// Whether its name survives a power cut.
+    is_current_named: bool,
+    next_segment: u64,
+    /// Blocks in memory in the order in which they came.
+    memory: VecDeque<Key>,
     dropped: u64,
-    damaged: u64,
 }
 
 impl Spool {
-    /// Opens the folder, makes it where it is missing and removes what a crash left half written.
+    /// Opens the spool below `data_dir`, makes it where it is missing and removes what a crash left half written.
     ///
     /// # Errors
     /// The folder cannot be made, read or written.
-    pub(crate) fn open(folder: &Path, bytes_max: u64) -> Result<Self, SpoolError> {
-        let fail = |source| SpoolError { path: folder.to_owned(), source };
-        fs::create_dir_all(folder).map_err(fail)?;
-        let mut spool = Self {
-            folder: folder.to_owned(),
-            bytes_max,
-            blocks: BTreeMap::new(),
-            file_bytes: 0,
-            memory_bytes: 0,
-            dropped: 0,
-            damaged: 0,
-        };
-        for entry in fs::read_dir(folder).map_err(fail)? {
-            let entry = entry.map_err(fail)?;
-            let name = entry.file_name();
-            match name.to_str().and_then(Key::parse) {
-                Some(key) => {
-                    let bytes = disk_bytes(entry.metadata().map_err(fail)?.len());
-                    spool.file_bytes += bytes;
-                    spool.blocks.insert(key, Place::File { bytes });
-                }
-                None if name.to_str().is_some_and(|name| name.ends_with(".tmp")) => {
-                    fs::remove_file(entry.path()).map_err(fail)?;
-                }
-                None => {}
-            }
-        }
-        probe(folder)?;
-        spool.drop_oldest_beyond_cap();
+    pub(crate) fn open(data_dir: &Path, bytes_max: u64) -> Result<Self, SpoolError> {
+        probe(data_dir)?;
+        let folder = data_dir.join(FOLDER);
+        let mut spool = Self::on(Box::new(Folder::new(&folder)), bytes_max)
+            .map_err(|source| SpoolError { path: folder.clone(), source })?;
+        spool.earlier = Some(data_dir.to_owned());
         Ok(spool)
     }
 
-    /// Keeps a block; whether it is on disk. When the disk refuses it, it waits in memory; what no longer fits is
-    /// dropped and counted.
-    pub(crate) fn push(&mut self, key: Key, bytes: Vec<u8>) -> bool {
-        let place = match self.write(key, &bytes) {
-            Ok(()) => {
-                let bytes = disk_bytes(bytes.len() as u64);
-                self.file_bytes += bytes;
-                Place::File { bytes }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the spool cannot write a block to disk and keeps it in memory");
-                self.memory_bytes += bytes.len() as u64;
-                Place::Memory(bytes)
-            }
+    fn on(disk: Box<dyn Disk>, bytes_max: u64) -> io::Result<Self> {
+        let mut index = Index::read(&*disk)?;
+        let scraps = std::mem::take(&mut index.scraps);
+        let next_segment = index.segments.keys().next_back().map_or(0, |last| last + 1);
+        let mut spool = Self {
+            disk,
+            earlier: None,
+            bytes_max,
+            segment_bytes: SEGMENT_BYTES.min(bytes_max / 16),
+            index,
+            current: None,
+            is_current_named: false,
+            next_segment,
+            memory: VecDeque::new(),
+            dropped: 0,
         };
-        let is_on_disk = matches!(place, Place::File { .. });
-        if let Some(replaced) = self.blocks.insert(key, place) {
-            self.forget(&replaced);
+        for scrap in scraps {
+            spool.disk.remove(&scrap)?;
         }
-        self.drop_oldest_beyond_cap();
-        is_on_disk
+        spool.tidy();
+        spool.make_room(0);
+        Ok(spool)
     }
 
-    /// Moves blocks from memory to disk if the disk takes them again.
-    pub(crate) fn settle(&mut self) {
-        let waiting: Vec<Key> =
-            self.blocks.iter().filter(|(_, place)| matches!(place, Place::Memory(_))).map(|(key, _)| *key).collect();
-        for key in waiting {
-            let Some(Place::Memory(bytes)) = self.blocks.get(&key) else { continue };
-            let bytes = bytes.clone();
-            if self.write(key, &bytes).is_err() {
-                return;
+    /// The newest log positions that were written with a block; `None` when there are none.
+    #[must_use]
+    pub(crate) fn positions(&self) -> Option<Vec<u8>> {
+        let own = self.index.positions.as_ref().map(|(_, positions)| positions.clone());
+        own.or_else(|| earlier::positions(self.earlier.as_deref()?, |key| self.index.blocks.contains_key(&key)))
+    }
+
+    /// Keeps a block and the log positions that it covers; whether both are on disk. When the disk refuses them, they
+    /// wait in memory, and so does what comes after them; what no longer fits is dropped and counted.
+    pub(crate) fn push(&mut self, key: Key, block: Vec<u8>, positions: Vec<u8>) -> bool {
+        let bytes = (HEAD_BYTES + block.len() + positions.len()) as u64;
+        if bytes > self.bytes_max / BLOCK_SHARE {
+            tracing::error!(bytes, "a block is too large for spool_bytes_max and is dropped");
+            self.dropped += 1;
+            return false;
+        }
+        if self.settle() {
+            match self.write(key, &block, &positions) {
+                Ok(()) => return true,
+                Err(error) => {
+                    tracing::warn!(%error, "the spool cannot write a block to disk and keeps it in memory");
+                }
             }
-            self.memory_bytes -= bytes.len() as u64;
-            let bytes = disk_bytes(bytes.len() as u64);
-            self.file_bytes += bytes;
-            self.blocks.insert(key, Place::File { bytes });
         }
+        self.index.insert(key, Place::Memory { block, positions });
+        self.memory.push_back(key);
+        while self.memory_bytes() > MEMORY_BYTES_MAX {
+            let Some(key) = self.memory.pop_front() else { break };
+            self.index.remove(key);
+            self.dropped += 1;
+        }
+        false
     }
 
-    fn write(&self, key: Key, bytes: &[u8]) -> io::Result<()> {
-        let name = key.file_name();
-        let temporary = self.folder.join(format!("{name}.tmp"));
-        let written = File::create(&temporary).and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_data()
+    /// Moves blocks from memory to disk if the disk takes them again, oldest first; whether none is left.
+    pub(crate) fn settle(&mut self) -> bool {
+        while let Some(key) = self.memory.front().copied() {
+            let Some(Place::Memory { block, positions }) = self.index.remove(key) else {
+                self.memory.pop_front();
+                continue;
+            };
+            if self.write(key, &block, &positions).is_err() {
+                self.index.insert(key, Place::Memory { block, positions });
+                return false;
+            }
+            self.memory.pop_front();
+        }
+        true
+    }
+
+    fn write(&mut self, key: Key, block: &[u8], positions: &[u8]) -> io::Result<()> {
+        let record = record::of_block(key, block, positions);
+        let head = Head::parse(&record).ok_or(io::ErrorKind::InvalidData)?;
+        self.make_room(record.len() as u64);
+        let is_full = |number: u64| self.index.segments.get(&number).is_none_or(|it| it.bytes >= self.segment_bytes);
+        self.current.take_if(|number| is_full(*number));
+        let (segment, at) = self.append(&record)?;
+        let named = |spool: &mut Self| if spool.is_current_named { Ok(()) } else { spool.disk.sync_folder() };
+        let synced = self.disk.sync(&segment_name(segment)).and_then(|()| named(self));
+        if let Err(error) = synced {
+            self.take_back(segment, at);
+            return Err(error);
+        }
+        self.is_current_named = true;
+        self.index.insert(key, Place::Record { segment, at, head });
+        let before = self.index.positions.replace((segment, positions.to_vec()));
+        if let Some(data_dir) = self.earlier.take() {
+            earlier::forget(&data_dir);
+        }
+        if before.is_none_or(|(before, _)| before != segment) {
+            self.tidy();
+        }
+        Ok(())
+    }
+
+    /// Adds to the current segment, or to a new one; which, and where it begins there.
+    fn append(&mut self, record: &[u8]) -> io::Result<(u64, u64)> {
+        let segment = *self.current.get_or_insert_with(|| {
+            (self.is_current_named, self.next_segment) = (false, self.next_segment + 1);
+            self.next_segment - 1
         });
-        let kept = written.and_then(|()| fs::rename(&temporary, self.folder.join(&name)));
-        if kept.is_err() {
-            // What is half written would take the room that is missing.
-            let _ = fs::remove_file(&temporary);
+        let at = self.index.segments.entry(segment).or_default().bytes;
+        if let Err(error) = self.disk.append(&segment_name(segment), record) {
+            self.take_back(segment, at);
+            return Err(error);
         }
-        kept?;
-        File::open(&self.folder)?.sync_all()
+        self.index.segments.entry(segment).or_default().bytes += record.len() as u64;
+        Ok((segment, at))
     }
 
-    /// The newest block and its bytes. Damaged files are removed and counted on the way.
+    /// Takes back what was only half written: it must not stand before what comes next.
+    fn take_back(&mut self, segment: u64, len: u64) {
+        let name = segment_name(segment);
+        let is_back = match len {
+            0 => self.disk.remove(&name).is_ok(),
+            _ => self.disk.cut(&name, len).is_ok(),
+        };
+        if let Some(kept) = self.index.segments.get_mut(&segment) {
+            kept.bytes = len;
+        }
+        if len == 0 {
+            self.index.segments.remove(&segment);
+        }
+        if len == 0 || !is_back {
+            self.current = None;
+        }
+    }
+
+    /// The newest block and its bytes. What is damaged is removed and counted on the way.
     pub(crate) fn newest(&mut self) -> Option<(Key, Vec<u8>)> {
         loop {
-            let key = *self.blocks.keys().next_back()?;
+            let key = *self.index.blocks.keys().next_back()?;
             match self.read(key) {
                 Some(bytes) => return Some((key, bytes)),
                 None => {
-                    self.damaged += 1;
+                    self.index.damaged += 1;
                     self.remove(key);
                 }
             }
@@ -203,12 +400,16 @@ impl Spool {
     }
 
     fn read(&self, key: Key) -> Option<Vec<u8>> {
-        let bytes = match self.blocks.get(&key)? {
-            Place::Memory(bytes) => bytes.clone(),
-            Place::File { bytes } if *bytes <= disk_bytes(limit::BLOCK_BYTES_MAX as u64) => {
-                fs::read(self.folder.join(key.file_name())).ok()?
+        let bytes = match self.index.blocks.get(&key)? {
+            Place::Memory { block, .. } => block.clone(),
+            Place::File { .. } => self.disk.read(&key.file_name(), 0, limit::BLOCK_BYTES_MAX + 1).ok()?,
+            Place::Record { segment, at, head } => {
+                let body = usize::try_from(head.body_bytes()).ok()?;
+                let mut body = self.disk.read(&segment_name(*segment), at + HEAD_BYTES as u64, body).ok()?;
+                let block = head.open(&body)?.0.len();
+                body.truncate(block);
+                body
             }
-            Place::File { .. } => return None,
         };
         let sound = RawBlock::parse(&bytes).is_ok_and(|block| Key::of(&block.header) == key);
         sound.then_some(bytes)
@@ -216,59 +417,85 @@ impl Spool {
 
     /// Removes a block that was acknowledged or refused for good.
     pub(crate) fn remove(&mut self, key: Key) {
-        if let Some(place) = self.blocks.remove(&key) {
-            self.forget(&place);
-            if matches!(place, Place::File { .. }) {
-                // A file that stays is sent again and acknowledged as known: once, exactly, holds.
-                let _ = fs::remove_file(self.folder.join(key.file_name()));
+        match self.index.remove(key) {
+            Some(Place::Record { segment, .. }) => {
+                // Not synced: a block that comes back is sent again and found to be known.
+                if let Ok((current, _)) = self.append(&record::of_done(key)) {
+                    self.index.segments.entry(current).or_default().says_done = true;
+                }
+                if Some(segment) != self.current {
+                    self.tidy();
+                }
             }
+            Some(Place::File { .. }) => drop(self.disk.remove(&key.file_name())),
+            Some(Place::Memory { .. }) | None => {}
         }
     }
 
-    fn forget(&mut self, place: &Place) {
-        match place {
-            Place::File { bytes } => self.file_bytes -= bytes,
-            Place::Memory(bytes) => self.memory_bytes -= bytes.len() as u64,
+    /// Removes the segments in which nothing waits; the one with the newest positions stays, and so does what says of
+    /// blocks of older segments that they are done.
+    fn tidy(&mut self) {
+        let kept = [self.current, self.index.positions.as_ref().map(|(segment, _)| *segment)];
+        let mut is_oldest = true;
+        let mut done = Vec::new();
+        for (number, segment) in &self.index.segments {
+            let is_done = segment.waiting == 0 && !kept.contains(&Some(*number)) && (is_oldest || !segment.says_done);
+            is_oldest &= is_done;
+            done.extend(is_done.then_some(*number));
+        }
+        done.into_iter().for_each(|number| self.remove_segment(number));
+    }
+
+    fn remove_segment(&mut self, number: u64) {
+        // One that stays is found again at the next start, and its blocks are sent again and found to be known.
+        let _ = self.disk.remove(&segment_name(number));
+        self.index.segments.remove(&number);
+    }
+
+    /// Drops the oldest until so many bytes fit below the cap.
+    fn make_room(&mut self, bytes: u64) {
+        while self.disk_bytes() + bytes > self.bytes_max {
+            let file = self.index.blocks.iter().find(|(_, place)| matches!(place, Place::File { .. }));
+            if let Some(key) = file.map(|(key, _)| *key) {
+                self.remove(key);
+                self.dropped += 1;
+                continue;
+            }
+            let kept = self.index.positions.as_ref().map(|(segment, _)| *segment);
+            let Some(number) = self.index.segments.keys().copied().find(|number| Some(*number) != kept) else { break };
+            let before = self.index.blocks.len();
+            self.index.blocks.retain(|_, place| !matches!(place, Place::Record { segment, .. } if *segment == number));
+            self.dropped += (before - self.index.blocks.len()) as u64;
+            self.current.take_if(|current| *current == number);
+            self.remove_segment(number);
         }
     }
 
-    fn drop_oldest_beyond_cap(&mut self) {
-        while self.file_bytes > self.bytes_max {
-            let oldest = self.blocks.iter().find(|(_, place)| matches!(place, Place::File { .. }));
-            let Some(key) = oldest.map(|(key, _)| *key) else { break };
-            self.remove(key);
-            self.dropped += 1;
-        }
-        while self.memory_bytes > MEMORY_BYTES_MAX {
-            let oldest = self.blocks.iter().find(|(_, place)| matches!(place, Place::Memory(_)));
-            let Some(key) = oldest.map(|(key, _)| *key) else { break };
-            self.remove(key);
-            self.dropped += 1;
-        }
+    fn disk_bytes(&self) -> u64 {
+        let files = self.index.blocks.values().filter(|place| matches!(place, Place::File { .. }));
+        self.index.segments.values().map(|segment| segment.bytes).sum::<u64>() + files.map(Place::bytes).sum::<u64>()
     }
 
-    /// Whether a block waits on disk.
-    #[must_use]
-    pub(crate) fn is_on_disk(&self, key: Key) -> bool {
-        matches!(self.blocks.get(&key), Some(Place::File { .. }))
+    fn memory_bytes(&self) -> u64 {
+        self.memory.iter().filter_map(|key| self.index.blocks.get(key)).map(Place::bytes).sum()
     }
 
     /// Whether a block waits in memory, because the disk refused it.
     #[must_use]
     pub(crate) fn is_in_memory(&self) -> bool {
-        self.memory_bytes > 0
+        self.memory_bytes() > 0
     }
 
     /// Blocks that wait.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
-        self.blocks.len()
+        self.index.blocks.len()
     }
 
     /// Bytes that wait, on disk and in memory.
     #[must_use]
     pub(crate) fn bytes(&self) -> u64 {
-        self.file_bytes + self.memory_bytes
+        self.index.blocks.values().map(Place::bytes).sum()
     }
 
     /// Counts a block that the server refused for good.
@@ -280,12 +507,17 @@ impl Spool {
     /// Blocks dropped for want of room, refused or found damaged, since the start.
     #[must_use]
     pub(crate) fn dropped(&self) -> u64 {
-        self.dropped + self.damaged
+        self.dropped + self.index.damaged
     }
 }
 
-fn disk_bytes(len: u64) -> u64 {
-    len.div_ceil(FILE_BYTES_MIN).max(1) * FILE_BYTES_MIN
+fn segment_name(number: u64) -> String {
+    format!("{number:016x}{SEGMENT_SUFFIX}")
+}
+
+fn segment_number(name: &str) -> Option<u64> {
+    let number = u64::from_str_radix(name.strip_suffix(SEGMENT_SUFFIX)?, 16).ok()?;
+    (segment_name(number) == name).then_some(number)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use forewarn_common::id::EntityId;
 use forewarn_common::metric::Id;
 
-use crate::sampler::{Row, Shape, own_cost};
+use crate::sampler::{OwnCost, Row, Shape};
 
 const METRICS: [Id; 6] =
     [Id::AgentCpu, Id::AgentRss, Id::SpoolBytes, Id::SpoolDropped, Id::LateTicks, Id::UnwatchedLogs];
@@ -15,6 +15,7 @@ const METRICS: [Id; 6] =
 pub(crate) struct Vitals {
     entity: EntityId,
     shape: Rc<Shape>,
+    cost: OwnCost,
     cpu_us: Option<u64>,
     dropped: u64,
     late_ticks: u64,
@@ -24,7 +25,8 @@ impl Vitals {
     /// Vitals that are series of the host `entity`.
     #[must_use]
     pub(crate) fn new(entity: EntityId) -> Self {
-        Self { entity, shape: Shape::of(METRICS.map(|id| (id, ""))), cpu_us: None, dropped: 0, late_ticks: 0 }
+        let shape = Shape::of(METRICS.map(|id| (id, "")));
+        Self { entity, shape, cost: OwnCost::new(), cpu_us: None, dropped: 0, late_ticks: 0 }
     }
 
     /// Counts ticks that were not sampled.
@@ -34,7 +36,7 @@ impl Vitals {
 
     /// One sample; `dropped` counts blocks since the start.
     pub(crate) fn sample(&mut self, spool_bytes: u64, dropped: u64, unwatched_logs: usize) -> Row {
-        let (cpu_us, resident) = own_cost();
+        let (cpu_us, resident) = self.cost.read();
         let before = std::mem::replace(&mut self.cpu_us, cpu_us);
         let spent = cpu_us.zip(before).map(|(now, before)| now.saturating_sub(before) as f64 / 1000.0);
         let newly_dropped = dropped - std::mem::replace(&mut self.dropped, dropped);

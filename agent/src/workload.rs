@@ -26,6 +26,13 @@ struct Workload {
     is_old: bool,
 }
 
+impl Workload {
+    /// Of several instances the one that runs is meant, else the one started last.
+    fn rank(&self) -> (bool, &str, &str) {
+        (self.instance.is_running, &self.instance.started_at, &self.instance.id)
+    }
+}
+
 /// All containers of the host.
 #[derive(Debug)]
 pub(crate) struct Workloads {
@@ -86,10 +93,7 @@ impl Workloads {
     /// One container a workload: of several the one that runs, else the one started last.
     fn current(&self) -> impl Iterator<Item = &Workload> {
         let mut all: Vec<&Workload> = self.by_id.values().collect();
-        all.sort_by(|a, b| {
-            let rank = |w: &Workload| (w.instance.is_running, w.instance.started_at.clone(), w.instance.id.clone());
-            rank(b).cmp(&rank(a))
-        });
+        all.sort_by(|a, b| b.rank().cmp(&a.rank()));
         let mut seen = HashSet::new();
         all.into_iter().filter(move |workload| seen.insert(workload.entity))
     }

@@ -65,7 +65,10 @@ impl Agent {
     fn more_blocks_than(&self, before: usize) -> usize {
         let begun = Instant::now();
         loop {
-            let count = std::fs::read_dir(self.path("spool")).map_or(0, Iterator::count);
+            let listed = Command::new(AGENT).arg("spool").arg("--data-dir").arg(self.folder.path()).output().unwrap();
+            let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+            let count =
+                listed.lines().last().and_then(|line| line.strip_suffix(" blocks wait")?.parse().ok()).unwrap_or(0);
             if count > before {
                 return count;
             }

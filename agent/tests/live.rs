@@ -430,7 +430,8 @@ fn containers_are_discovered_sampled_followed_and_counted_once_through_kills_and
         let cores = kept.series("writer", "cpu_used_cores", "");
         assert!(cores.values().any(|cores| *cores > 0.0), "{cores:?}");
     });
-    assert_eq!(std::fs::read_dir(data.path().join("spool")).unwrap().count(), 0, "nothing waits any more");
+    let waiting = run(Command::new(AGENT).args(["spool", "--data-dir"]).arg(data.path()));
+    assert_eq!(waiting.trim(), "0 blocks wait");
 }
 
 fn values(json: &str) -> HashMap<(String, String), Option<f64>> {

@@ -14,7 +14,7 @@ use augurs::ets::AutoETS;
 use augurs::mstl::MSTLModel;
 use augurs::prelude::*;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use forewarn_server::forecast::{Model, State, learn, step};
+use forewarn_server::forecast::{Model, State, ets, learn, step};
 use stories::{DAY, Dice, STEP_MS};
 
 const HORIZONS: [(&str, i64); 3] = [("1h", 12), ("4h", 48), ("24h", 288)];
@@ -62,18 +62,49 @@ fn heavy(c: &mut Criterion) {
     // The library on the grid as it is, and what a fit of ours hands to it: hourly means of the same days.
     let values: Vec<f64> = wandering(DAYS * DAY).iter().map(|p| p.1 / 100.0).collect();
     let hourly: Vec<f64> = values.chunks(12).map(|hour| hour.iter().sum::<f64>() / 12.0).collect();
-    let mut group = c.benchmark_group("augurs");
+    let week = &values[values.len() - 7 * DAY..];
+    let mut group = c.benchmark_group("heavy");
     group.sample_size(10);
     for (name, values, day, ahead) in
         [("14 days of 5 minutes", &values, DAY, DAY), ("14 days of hours, as fitted", &hourly, 24, 30)]
     {
-        group.bench_function(format!("MSTL + AutoETS/{name}"), |b| {
+        group.bench_function(format!("augurs MSTL + AutoETS/{name}"), |b| {
             b.iter(|| {
                 let trend = AutoETS::non_seasonal().into_trend_model();
                 MSTLModel::new(vec![day, 7 * day], trend).fit(values).unwrap().predict(ahead, 0.8).unwrap()
             });
         });
+        group.bench_function(format!("augurs MSTL alone/{name}"), |b| {
+            b.iter(|| MSTLModel::naive(vec![day, 7 * day]).fit(values).unwrap().predict(ahead, None).unwrap());
+        });
     }
+    for (name, values) in [("2016 points", week), ("288 points", &week[..DAY])] {
+        group.bench_function(format!("augurs AutoETS/{name}"), |b| {
+            b.iter(|| AutoETS::non_seasonal().fit(values).unwrap().predict(DAY, 0.8).unwrap());
+        });
+        group.bench_function(format!("search/{name}"), |b| b.iter(|| ets::search(values).unwrap().predict(DAY)));
+        let form = ets::search(values).unwrap().form;
+        group.bench_function(format!("search near the last form/{name}"), |b| {
+            b.iter(|| ets::search_near(values, &form).unwrap().predict(DAY));
+        });
+    }
+    // A step at whose bucket a fit is due, beside one without (see `step/24h`).
+    let model = Model { close_after_ms: 0, ..Model::default() };
+    let points = wandering(DAYS * DAY + 100);
+    let horizon_ms = 24 * 12 * STEP_MS;
+    let due = (DAYS * DAY..).find(|i| (points[*i].0 / STEP_MS) % 72 == 0).unwrap();
+    let threshold = points[due].1 + 10.0;
+    let known = learn(State::new(horizon_ms, &model), &points[..due], horizon_ms, points[due - 1].0, &model);
+    let next = &points[due..=due];
+    let fitted = step(known.clone(), next, threshold, horizon_ms, next[0].0, &model).0;
+    assert_eq!(fitted.fits_made(), 1, "the step to measure has a fit in it");
+    group.bench_function("a step with a fit/24h", |b| {
+        b.iter_batched(
+            || known.clone(),
+            |state| step(state, next, threshold, horizon_ms, next[0].0, &model),
+            BatchSize::LargeInput,
+        );
+    });
     group.finish();
 }
 

@@ -69,6 +69,13 @@ impl Adopted {
         Ok(Self { adoptions, settings })
     }
 
+    /// The model that was adopted for a series of a rule on a host with this component label, if it can be used.
+    #[must_use]
+    pub fn model_id(&self, rule: &str, key: &SeriesKey, component: &str) -> Option<&str> {
+        let found = adoption_of(&self.adoptions, rule, key, component)?;
+        self.settings.contains_key(&found.model).then_some(found.model.as_str())
+    }
+
     /// The settings for a series of a rule on a host with this component label. Bucket length, closing time, memory
     /// and band are the site's: a state that is carried fits every model.
     #[must_use]

@@ -1,6 +1,7 @@
 //! What happens by the clock: forecasts (staggered by host), silence and quiet, deliveries, compaction, retention.
 //! Each job may run twice without harm, none is on the path of an arriving block, and a failing round is tried again.
 
+mod book;
 mod footprint;
 mod forecast;
 
@@ -18,7 +19,7 @@ use crate::settings::Settings;
 use crate::share::Share;
 use crate::store::{Retention, Store, StoreError};
 use footprint::Footprint;
-use forecast::Forecaster;
+pub use forecast::{Forecaster, Tally};
 
 /// How often due hosts and due deliveries are looked for.
 const LOOK: Duration = Duration::from_millis(500);

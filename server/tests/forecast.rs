@@ -6,7 +6,7 @@
 mod stories;
 
 use forewarn_server::forecast::{Model, State, assess, learn, step};
-use forewarn_server::model::forecast::{Forecast, Reason, State as Answer};
+use forewarn_server::model::forecast::{Because, Forecast, Reason, State as Answer};
 use proptest::prelude::*;
 use stories::{DAY, START_MS, STEP_MS};
 
@@ -302,4 +302,62 @@ proptest! {
             prop_assert!((0.0..=1.0).contains(&said.probability));
         }
     }
+}
+
+/// An even fill from 40, which from bucket `turn` on goes ten times as fast; the first bucket has a number that
+/// divides by that of a day.
+fn fill_that_turns(turn: usize, buckets: usize) -> Vec<(i64, f64)> {
+    let mut dice = stories::Dice::new(5);
+    let day_ms = DAY as i64 * STEP_MS;
+    let begin_ms = START_MS.div_euclid(day_ms) * day_ms;
+    let value = |i: usize| 40.0 + 0.02 * i as f64 + 0.18 * i.saturating_sub(turn) as f64 + dice.between(-0.05, 0.05);
+    (0..buckets).map(value).enumerate().map(|(i, v)| (begin_ms + i as i64 * STEP_MS, v)).collect()
+}
+
+#[test]
+fn heavy_fit_that_promised_what_did_not_come_is_made_again_before_its_turn() {
+    // Six buckets after the turn of a fit; a quarter of the horizon of a day is 72 buckets.
+    let turn = 72 * 24 + 6;
+    let points = fill_that_turns(turn, turn + 60);
+    let horizon_ms = 24 * HOUR_MS;
+    let mut state = State::new(horizon_ms, &model());
+    let mut fits = Vec::new();
+    for (i, point) in points.iter().enumerate() {
+        state = step(state.with_fits_left(usize::MAX), &[*point], 90.0, horizon_ms, point.0, &model()).0;
+        fits.extend(std::iter::repeat_n(i, state.fits_made()));
+    }
+    let early: Vec<usize> = fits.iter().copied().filter(|i| i % 72 != 0 && *i > fits[0]).collect();
+    assert_eq!(early.len(), 1, "fits at {fits:?}");
+    assert!((turn + 1..=turn + 36).contains(&early[0]), "the fill turned at {turn}, fits at {fits:?}");
+}
+
+#[test]
+fn heavy_fit_that_has_to_wait_leaves_the_older_one_and_says_so() {
+    let points = fill_that_turns(usize::MAX, 72 * 25 + 3);
+    let horizon_ms = 24 * HOUR_MS;
+    let (before, at_turn) = points.split_at(72 * 25);
+    let (past, last) = before.split_at(before.len() - 1);
+    let known = learn(State::new(horizon_ms, &model()), past, horizon_ms, past.last().unwrap().0, &model());
+    let ask = |state: State, point: (i64, f64)| step(state, &[point], 90.0, horizon_ms, point.0, &model());
+    let (known, _) = ask(known, last[0]);
+    let age = |said: &Forecast| {
+        said.reasons.iter().find_map(|because| match because {
+            Because::Decomposition { age_ms, .. } => Some(*age_ms),
+            _ => None,
+        })
+    };
+    let waits = |said: &Forecast| said.reasons.contains(&Because::DecompositionWaits);
+
+    let (in_time, said) = ask(known.clone().with_fits_left(1), at_turn[0]);
+    assert_eq!((in_time.fits_made(), age(&said), waits(&said)), (1, Some(0), false));
+    let (late, said) = ask(known.with_fits_left(0), at_turn[0]);
+    assert_eq!((late.fits_made(), age(&said), waits(&said)), (0, Some(72 * STEP_MS), true));
+
+    let (_, in_time) = ask(in_time, at_turn[1]);
+    let (late, said) = ask(late.with_fits_left(1), at_turn[1]);
+    assert_eq!(late.fits_made(), 1);
+    assert_eq!(said, in_time, "once it was fitted nothing of the wait is left");
+    let without = State::new(horizon_ms, &model()).with_fits_left(0);
+    let (_, said) = step(without, before, 90.0, horizon_ms, last[0].0, &model());
+    assert_eq!((age(&said), waits(&said)), (None, true), "no fit yet, and none is made up");
 }

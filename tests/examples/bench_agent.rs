@@ -139,11 +139,13 @@ fn main() -> Result<()> {
         storm(&engine, id)?;
     }
     agent.stop()?;
-    for peer in collectd.into_iter().chain(plan.peers.then(|| Peer::node_exporter(&plan))) {
-        match peer {
-            Ok(peer) => println!("{peer}  ratio             agent / peer: cpu {:.2}", cpu_ms / peer.cpu_ms),
-            Err(error) => println!("peer left out: {error:#}"),
-        }
+    let tell = |peer: Result<Peer>| match peer {
+        Ok(peer) => println!("{peer}  ratio             agent / peer: cpu {:.2}", cpu_ms / peer.cpu_ms),
+        Err(error) => println!("peer left out: {error:#}"),
+    };
+    if let Some(collectd) = collectd {
+        tell(collectd);
+        tell(Peer::node_exporter(&plan));
     }
     Ok(())
 }

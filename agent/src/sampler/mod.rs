@@ -119,14 +119,28 @@ impl Host {
     }
 }
 
-/// The agent's own CPU time in microseconds and its resident bytes.
-#[must_use]
-pub(crate) fn own_cost() -> (Option<u64>, Option<u64>) {
-    use rustix::time::{ClockId, clock_gettime};
-    let spent = clock_gettime(ClockId::ProcessCPUTime);
-    let cpu_us = u64::try_from(spent.tv_sec * 1_000_000 + spent.tv_nsec / 1000).ok();
-    let status = std::fs::read("/proc/self/status").unwrap_or_default();
-    (cpu_us, proc_text::value_of(&status, b"VmRSS:").map(|kib| kib * 1024))
+/// What the agent itself takes.
+#[derive(Debug)]
+pub(crate) struct OwnCost {
+    status: proc_text::Held,
+    buffer: Vec<u8>,
+}
+
+impl OwnCost {
+    /// Nothing read yet.
+    #[must_use]
+    pub(crate) fn new() -> Self {
+        Self { status: proc_text::Held::new("/proc/self/status"), buffer: Vec::new() }
+    }
+
+    /// CPU time in microseconds since the start, and resident bytes.
+    pub(crate) fn read(&mut self) -> (Option<u64>, Option<u64>) {
+        use rustix::time::{ClockId, clock_gettime};
+        let spent = clock_gettime(ClockId::ProcessCPUTime);
+        let cpu_us = u64::try_from(spent.tv_sec * 1_000_000 + spent.tv_nsec / 1000).ok();
+        let resident = self.status.read(&mut self.buffer).and_then(|status| proc_text::value_of(status, b"VmRSS:"));
+        (cpu_us, resident.map(|kib| kib * 1024))
+    }
 }
 
 /// Reads a text in every way in which kernel texts are read: for fuzz targets.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
+use memchr::{memchr, memmem};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// A `/proc/stat` of a host with many interrupts stays below; what is longer is cut.
@@ -47,7 +48,7 @@ impl Held {
         }
         let file = self.file.as_ref()?;
         match read_all(file, buffer, if self.has_long_lines { 1 } else { SHORT_BYTES }) {
-            Ok(()) => Some(buffer.as_slice()),
+            Ok(filled) => buffer.get(..filled),
             Err(_) => {
                 self.file = None;
                 None
@@ -56,8 +57,9 @@ impl Held {
     }
 }
 
-/// Reads until a read gives less than `end_below` bytes.
-fn read_all(file: &File, buffer: &mut Vec<u8>, end_below: usize) -> std::io::Result<()> {
+/// Reads until a read gives less than `end_below` bytes; how many there are. The buffer only grows: to clear it for every
+/// file would cost a tenth of a sample.
+fn read_all(file: &File, buffer: &mut Vec<u8>, end_below: usize) -> std::io::Result<usize> {
     let mut filled = 0;
     loop {
         if buffer.len() < filled + CHUNK_BYTES {
@@ -70,13 +72,23 @@ fn read_all(file: &File, buffer: &mut Vec<u8>, end_below: usize) -> std::io::Res
             break;
         }
     }
-    buffer.truncate(filled);
-    Ok(())
+    Ok(filled)
 }
 
 /// Lines without their ends.
 pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        while !rest.is_empty() {
+            let end = memchr(b'\n', rest).unwrap_or(rest.len());
+            let line = &rest[..end];
+            rest = rest.get(end + 1..).unwrap_or_default();
+            if !line.is_empty() {
+                return Some(line);
+            }
+        }
+        None
+    })
 }
 
 /// Words between blanks.
@@ -95,11 +107,13 @@ pub(super) fn number(word: &[u8]) -> Option<u64> {
     })
 }
 
-/// The number after `key` in a text of `key value` lines.
+/// The number after `key` in a text of `key value` lines. It looks for the key, not at every line: some texts are long.
 pub(super) fn value_of(text: &[u8], key: &[u8]) -> Option<u64> {
-    lines(text).find_map(|line| {
-        let mut words = words(line);
-        (words.next()? == key).then(|| words.next().and_then(number)).flatten()
+    memmem::find_iter(text, key).find_map(|at| {
+        let begins_line = at == 0 || text.get(at - 1) == Some(&b'\n');
+        let rest = text.get(at + key.len()..).filter(|_| begins_line)?;
+        let line = &rest[..memchr(b'\n', rest).unwrap_or(rest.len())];
+        matches!(line.first(), Some(b' ' | b'\t')).then(|| words(line).next().and_then(number))?
     })
 }
 

@@ -3,6 +3,7 @@
 //! clock, no knowledge of hosts, rules or channels.
 
 mod band;
+pub mod ets;
 mod judge;
 mod learn;
 pub mod score;
@@ -66,6 +67,23 @@ impl Kept {
     }
 }
 
+/// Bounds within which a series is calm.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Calm {
+    /// It stays below this level …
+    pub below: f32,
+    /// … and does not rise by more than this.
+    pub rise: f32,
+}
+
+/// Leave for heavy fits.
+#[derive(Clone, Copy, Debug)]
+struct Fits {
+    left: usize,
+    made: usize,
+    waits: bool,
+}
+
 /// What is carried from step to step for one series, threshold and horizon.
 #[derive(Clone, Debug)]
 pub struct State {
@@ -76,6 +94,7 @@ pub struct State {
     scratch: Scratch,
     /// The last heavy fit.
     slow: Option<slow::Fitted>,
+    fits: Fits,
     closed_ms: i64,
     standing: Standing,
     verdict: Verdict,
@@ -153,6 +172,7 @@ impl State {
             memory: empty_memory(horizon_ms, model),
             scratch: Scratch::default(),
             slow: None,
+            fits: Fits { left: usize::MAX, made: 0, waits: false },
             closed_ms: 0,
             standing: Standing::default(),
             verdict: Verdict::default(),
@@ -193,16 +213,46 @@ impl State {
         self
     }
 
-    /// The level below which nothing in the retained window suggests a crossing soon: the series would have to
-    /// rise twice as far within a horizon as it ever did. None while the last probability is more than nothing.
+    /// Within which bounds nothing in the retained window suggests a crossing soon: below a level from which the
+    /// series would have to rise twice as far within a horizon as it ever did, without such a rise since. None while
+    /// the last probability is more than nothing, or anything of it would last.
     #[must_use]
-    pub fn calm_below(&self, threshold: f64) -> Option<f64> {
+    pub fn calm(&self, threshold: f64) -> Option<Calm> {
         let m = &self.memory;
+        let known = m.len() >= YOUNG_HORIZONS * m.horizon && self.verdict.probability < CALM_PROBABILITY;
+        let whole = self.window.age == 0 && self.window.missing_ratio(gap_buckets(m.horizon)) == 0.0;
+        if !known || !whole || !self.standing.is_quiet() {
+            return None;
+        }
         let rises = m.at.iter().zip(&m.outcome).map(|(at, best)| best - f64::from(m.level[*at as usize]));
         let most = rises.fold(0.0_f64, f64::max);
-        let calm = threshold - CALM_RISES * most - CALM_NOISE * m.noise;
-        let known = m.len() >= YOUNG_HORIZONS * m.horizon && self.verdict.probability < CALM_PROBABILITY;
-        (known && !self.standing.warning && calm.is_finite()).then_some(calm)
+        let below = threshold - CALM_RISES * most - CALM_NOISE * m.noise;
+        below.is_finite().then_some(Calm { below: below as f32, rise: (most + CALM_NOISE * m.noise) as f32 })
+    }
+
+    /// The level of the newest bucket.
+    #[must_use]
+    pub fn level(&self) -> f64 {
+        self.memory.now.level
+    }
+
+    /// Gives leave for so many heavy fits; one that is due beyond them waits, and the answer says so.
+    #[must_use]
+    pub fn with_fits_left(mut self, fits: usize) -> Self {
+        (self.fits.left, self.fits.made) = (fits, 0);
+        self
+    }
+
+    /// Heavy fits since leave was given.
+    #[must_use]
+    pub fn fits_made(&self) -> usize {
+        self.fits.made
+    }
+
+    /// Whether a heavy fit is due that there was no leave for.
+    #[must_use]
+    pub fn fit_waits(&self) -> bool {
+        self.fits.waits
     }
 
     /// About how many bytes this state takes.
@@ -252,8 +302,9 @@ impl State {
             self.standing.lapse();
             return;
         }
-        let (memory, slow) = (&self.memory, &mut self.slow);
-        let course = || Some(refit(slow, memory, number)?.judge(number, memory.horizon, threshold));
+        let (memory, slow, fits) = (&self.memory, &mut self.slow, &mut self.fits);
+        fits.waits = false;
+        let course = || Some(refit(slow, memory, number, fits)?.judge(number, memory.horizon, threshold));
         self.verdict = judge(memory, course, threshold, model, &mut self.scratch);
         let judged = Judged { number, probability: self.verdict.probability, over };
         self.standing.confirm(judged, self.memory.horizon, self.memory.len(), model);
@@ -278,14 +329,32 @@ impl State {
     }
 }
 
-/// Refits the heavy expert at fixed bucket numbers, from the data up to that bucket, so that it
-/// does not matter when the state was built or when the expert was first asked.
-fn refit<'a>(slow: &'a mut Option<slow::Fitted>, memory: &Memory, number: i64) -> Option<&'a slow::Course> {
+/// Refits the heavy expert at fixed bucket numbers, and once more in between where the fit drifted: always from the
+/// data up to the bucket in question, so that it does not matter when the state was built or the expert first asked.
+fn refit<'a>(
+    slow: &'a mut Option<slow::Fitted>,
+    memory: &Memory,
+    number: i64,
+    fits: &mut Fits,
+) -> Option<&'a slow::Course> {
     let every = slow::refit_buckets(memory.horizon) as i64;
     let due = number - number.rem_euclid(every);
-    if slow.as_ref().is_none_or(|fitted| fitted.due != due) {
-        let end = (memory.len() - 1).checked_sub((number - due) as usize);
-        *slow = Some(slow::Fitted { due, course: end.and_then(|end| slow::fit(memory, end, due)) });
+    let is_stale = |slow: &Option<slow::Fitted>| slow.as_ref().is_none_or(|fitted| fitted.due != due);
+    let mut fit_at = |slow: &mut Option<slow::Fitted>, at: i64| {
+        if fits.left == 0 {
+            fits.waits = true;
+            return;
+        }
+        *slow = Some(slow::Fitted::make(memory, number, due, at, slow.as_ref()));
+        (fits.left, fits.made) = (fits.left - 1, fits.made + 1);
+    };
+    if is_stale(slow) {
+        fit_at(slow, due);
+    }
+    // Once a turn: what drifts again is no course at all.
+    let first = slow.as_ref().filter(|fitted| fitted.due == due && fitted.at == due);
+    if let Some(at) = first.and_then(|fitted| fitted.drifted_at(memory, number)) {
+        fit_at(slow, at);
     }
     slow.as_ref()?.course.as_ref()
 }
@@ -368,8 +437,8 @@ fn advance(
     let cut_at = newest - newest.rem_euclid(CUT_EVERY_BUCKETS);
     let oldest_ms = cut_at.saturating_sub(model.window_buckets as i64).saturating_mul(step_ms);
     if state.horizon_ms != horizon_ms || (state.closed_ms != 0 && state.closed_ms <= oldest_ms) {
-        let standing = state.standing;
-        state = State { standing, ..State::new(horizon_ms, model) };
+        let (standing, fits) = (state.standing, state.fits);
+        state = State { standing, fits, ..State::new(horizon_ms, model) };
     }
     let mut points: Vec<(i64, f64)> =
         new_points.iter().copied().filter(|p| p.0 > oldest_ms && p.0 <= now_ms.saturating_add(step_ms)).collect();
@@ -472,8 +541,11 @@ fn reasons(state: &State, model: &Model) -> Vec<Because> {
         because.push(Because::Sawtooth { period_ms: (m.now.tooth_period * step_ms as f64) as i64, top: m.now.cap });
     }
     if let (Some(probability), Some(fitted)) = (v.slow, &state.slow) {
-        let age_ms = state.closed_ms - fitted.due * step_ms;
+        let age_ms = state.closed_ms - fitted.at * step_ms;
         because.push(Because::Decomposition { probability, age_ms });
+    }
+    if state.fits.waits {
+        because.push(Because::DecompositionWaits);
     }
     if let Some(since) = m.now.since_reset {
         because.push(Because::Reset { age_ms: since as i64 * step_ms });

@@ -1,12 +1,12 @@
-//! The heavy expert for long horizons: seasons and trend taken apart (MSTL) and the trend carried on
-//! by exponential smoothing (AutoETS), refitted at fixed bucket numbers only. The one room that
-//! knows augurs; nothing here judges.
+//! The heavy expert for long horizons: seasons and trend taken apart (MSTL) and the trend carried on by exponential
+//! smoothing, refitted at fixed bucket numbers, and once between two of them where it promised what did not come. The
+//! one room that knows augurs; nothing here judges.
 
-use augurs::ets::AutoETS;
 use augurs::mstl::MSTLModel;
 use augurs::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::ets::{self, Form};
 use super::judge::upper_tail;
 use super::learn::Memory;
 use crate::series::VALUE_MIN;
@@ -17,19 +17,54 @@ const POINTS_PER_HORIZON: usize = 24;
 const POINTS_MAX: usize = 336;
 /// Fewest points worth a fit.
 const POINTS_MIN: usize = 12;
+/// The form of smoothing is searched in full at bucket numbers that divide by this; the fits up to the next one begin
+/// at what was found there.
+const SEARCH_EVERY_BUCKETS: i64 = 288;
 /// Refits over one horizon.
 const REFITS_PER_HORIZON: usize = 4;
 /// A span below this share of the level is flat.
 const FLAT_RATIO: f64 = 1e-7;
-/// The interval that spans one standard deviation.
-const ONE_SIGMA: f64 = 0.6827;
+/// A fit has drifted when so many points in a row were further than this many of its standard deviations from what
+/// it promised, on the same side. They are counted within the history that was fitted, where MSTL fits some of the noise:
+/// what comes is usually off by more.
+const DRIFT_POINTS: usize = 2;
+const DRIFT_SIGMAS: f64 = 6.0;
 
-/// A fit, and the bucket number it was due at.
+/// A fit, and the bucket numbers it was due and made at.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Fitted {
+    /// The fixed number of its turn.
     pub(crate) due: i64,
+    /// Up to where its data go: later than `due` when the first fit of the turn had drifted.
+    #[serde(default)]
+    pub(crate) at: i64,
+    /// What the last full search found, and at which number.
+    #[serde(default)]
+    form: Option<(i64, Form)>,
     /// Nothing where there was too little to fit.
     pub(crate) course: Option<Course>,
+}
+
+impl Fitted {
+    /// The fit of the turn `due` with the data up to the number `at`; the memory's newest bucket has the number
+    /// `newest`. What was searched in full before is taken from `last`, or searched again from the same data.
+    pub(crate) fn make(m: &Memory, newest: i64, due: i64, at: i64, last: Option<&Self>) -> Self {
+        let end = |number: i64| (m.len() - 1).checked_sub((newest - number) as usize);
+        let searched = at - at.rem_euclid(SEARCH_EVERY_BUCKETS);
+        let known = last.and_then(|last| last.form).filter(|(number, _)| *number == searched && searched < at);
+        let form = known.map(|(_, form)| form).or_else(|| {
+            let end = end(searched).filter(|_| searched < at)?;
+            fit(m, end, searched, None)?.1
+        });
+        match end(at).and_then(|end| fit(m, end, at, form)) {
+            Some((course, found)) => {
+                // At the number of the search itself the fit is the search.
+                let form = form.or(found.filter(|_| searched == at)).map(|form| (searched, form));
+                Self { due, at, form, course: Some(course) }
+            }
+            None => Self { due, at, form: None, course: None },
+        }
+    }
 }
 
 /// What the last fit expects.
@@ -48,8 +83,9 @@ pub(crate) fn refit_buckets(horizon: usize) -> usize {
     (horizon / REFITS_PER_HORIZON).max(1)
 }
 
-/// Fits the history up to bucket `end` of the memory (inclusive), which has the number `from`.
-pub(crate) fn fit(m: &Memory, end: usize, from: i64) -> Option<Course> {
+/// Fits the history up to bucket `end` of the memory (inclusive), which has the number `from`: in this form if one is
+/// given, else in the best, which is told.
+fn fit(m: &Memory, end: usize, from: i64, form: Option<Form>) -> Option<(Course, Option<Form>)> {
     let stride = (m.horizon / POINTS_PER_HORIZON).max(1);
     let count = ((end + 1) / stride).min(POINTS_MAX);
     if count < POINTS_MIN {
@@ -67,26 +103,30 @@ pub(crate) fn fit(m: &Memory, end: usize, from: i64) -> Option<Course> {
     // Not the noise of now: a fit must be the same whenever it is made.
     let floor = FLAT_RATIO * high.abs().max(low.abs()).max(VALUE_MIN);
     if span <= floor {
-        return Some(Course {
-            from,
-            stride: stride as i64,
-            mean: vec![high as f32; ahead],
-            sigma: vec![floor as f32; ahead],
-        });
+        let (mean, sigma) = (vec![high as f32; ahead], vec![floor as f32; ahead]);
+        return Some((Course { from, stride: stride as i64, mean, sigma }, None));
     }
     // MSTL computes in f32: ratios of the span keep the digits that matter.
     let ratios: Vec<f64> = points.iter().map(|p| (p - low) / span + 1.0).collect();
-    let said = decompose(m, stride, &ratios, ahead)?;
-    let intervals = said.intervals?;
-    let mean: Vec<f32> = said.point.iter().map(|p| ((p - 1.0) * span + low) as f32).collect();
-    let sigma: Vec<f32> =
-        intervals.upper.iter().zip(&said.point).map(|(u, p)| ((u - p) * span).max(floor) as f32).collect();
+    let (course, sigma, found) = decompose(m, stride, &ratios, ahead, form)?;
+    let mean: Vec<f32> = course.iter().map(|p| ((p - 1.0) * span + low) as f32).collect();
+    let sigma: Vec<f32> = sigma.iter().map(|s| (s * span).max(floor) as f32).collect();
     let sound = mean.iter().chain(&sigma).all(|v| v.is_finite());
-    sound.then_some(Course { from, stride: stride as i64, mean, sigma })
+    sound.then_some((Course { from, stride: stride as i64, mean, sigma }, Some(found)))
 }
 
-fn decompose(m: &Memory, stride: usize, ratios: &[f64], ahead: usize) -> Option<Forecast> {
-    let trend = AutoETS::non_seasonal();
+/// Means and standard deviations of the next points, and the form that they are of.
+fn decompose(
+    m: &Memory,
+    stride: usize,
+    ratios: &[f64],
+    ahead: usize,
+    form: Option<Form>,
+) -> Option<(Vec<f64>, Vec<f64>, Form)> {
+    let smooth = |values: &[f64]| match form.and_then(|form| ets::search_near(values, &form)) {
+        Some(fit) => Some(fit),
+        None => ets::search(values),
+    };
     let periods: Vec<usize> = m
         .day
         .into_iter()
@@ -94,10 +134,48 @@ fn decompose(m: &Memory, stride: usize, ratios: &[f64], ahead: usize) -> Option<
         .filter(|period| *period >= 4 && ratios.len() >= 2 * period + 2)
         .collect();
     if periods.is_empty() {
-        return trend.fit(ratios).ok()?.predict(ahead, ONE_SIGMA).ok();
+        let fit = smooth(ratios)?;
+        let (mean, sigma) = fit.predict(ahead);
+        return Some((mean, sigma, fit.form));
     }
-    let model = MSTLModel::new(periods, trend.into_trend_model());
-    model.fit(ratios).ok()?.predict(ahead, ONE_SIGMA).ok()
+    let model = MSTLModel::naive(periods.clone()).fit(ratios).ok()?;
+    let parts = model.fit();
+    let rest: Vec<f64> = parts.trend().iter().zip(parts.remainder()).map(|(t, r)| f64::from(t + r)).collect();
+    let fit = smooth(&rest)?;
+    let (mut mean, sigma) = fit.predict(ahead);
+    for (period, season) in periods.iter().zip(parts.seasonal()) {
+        let last = season.iter().skip(season.len() - period).cycle();
+        mean.iter_mut().zip(last).for_each(|(point, season)| *point += f64::from(*season));
+    }
+    Some((mean, sigma, fit.form))
+}
+
+impl Fitted {
+    /// The first bucket number up to `number` at which what came no longer fits what was promised.
+    pub(crate) fn drifted_at(&self, m: &Memory, number: i64) -> Option<i64> {
+        let course = self.course.as_ref()?;
+        let (mut run, mut side) = (0, 0.0);
+        for (i, (mean, sigma)) in (1..).zip(course.mean.iter().zip(&course.sigma)) {
+            let at = course.from + i * course.stride;
+            if at > number {
+                return None;
+            }
+            let end = m.len().checked_sub((number - at) as usize)?;
+            let points = m.raw.get(end.checked_sub(course.stride as usize)?..end)?;
+            let came = points.iter().map(|v| f64::from(*v)).sum::<f64>() / points.len() as f64;
+            let off = (came - f64::from(*mean)) / f64::from(*sigma);
+            if off.abs() <= DRIFT_SIGMAS {
+                run = 0;
+                continue;
+            }
+            run = if off.signum() == side { run + 1 } else { 1 };
+            side = off.signum();
+            if run >= DRIFT_POINTS {
+                return Some(at);
+            }
+        }
+        None
+    }
 }
 
 impl Course {

@@ -83,6 +83,11 @@ impl Standing {
         }
     }
 
+    /// Whether nothing stands, waits or has gathered: then buckets without evidence leave it as it is.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.warning && self.evidence == 0.0 && self.over == 0 && self.since.is_none()
+    }
+
     /// After a silence nothing is known: what was believed before it must be shown again, by one sure bucket.
     pub(super) fn lapse(&mut self) {
         let stood = self.warning;

@@ -66,7 +66,7 @@ impl Parts {
             forecast: known.forecast.clone(),
         };
         let mut outlooks: Vec<_> = self.forecasts.iter().map(outlook).collect();
-        outlooks.sort_by(|a, b| urgency(b).total_cmp(&urgency(a)));
+        outlooks.sort_by(|a, b| by_urgency(Some(a), Some(b)));
         outlooks
     }
 
@@ -111,6 +111,19 @@ fn urgency(outlook: &view::Outlook) -> f64 {
     rank + outlook.forecast.probability.clamp(0.0, 0.99)
 }
 
+/// The more urgent first; of equals the one that may cross earlier.
+fn by_urgency(a: Option<&view::Outlook>, b: Option<&view::Outlook>) -> std::cmp::Ordering {
+    let rank = |outlook: Option<&view::Outlook>| outlook.map_or(-1.0, urgency);
+    let earliest_ms = |outlook: Option<&view::Outlook>| {
+        outlook.and_then(|outlook| match outlook.forecast.state {
+            State::Warning { earliest_ms, .. } => Some(earliest_ms),
+            _ => outlook.forecast.likely_ms,
+        })
+    };
+    let (first, second) = (earliest_ms(a).unwrap_or(i64::MAX), earliest_ms(b).unwrap_or(i64::MAX));
+    rank(b).total_cmp(&rank(a)).then(first.cmp(&second))
+}
+
 fn silent_after_ms(rules: &[Rule]) -> i64 {
     let after = rules.iter().find_map(|rule| match rule.condition {
         Condition::HostSilent { after_ms } => Some(after_ms),
@@ -147,9 +160,10 @@ pub(super) async fn overview(app: Arc<App>, call: Call) -> Result<Response, Refu
         parts.summary(silent_after, call.now_ms)
     };
     let mut hosts: Vec<_> = app.store.hosts().await?.into_iter().map(summarise).collect();
-    hosts.sort_by_cached_key(|host| {
-        let trouble = u32::from(host.silent) + u32::from(host.outlook.is_some()) + host.incidents;
-        (std::cmp::Reverse(trouble.min(1)), host.name.clone())
+    let in_trouble = |host: &view::HostSummary| host.silent || host.outlook.is_some() || host.incidents > 0;
+    hosts.sort_by(|a, b| {
+        let worse = in_trouble(b).cmp(&in_trouble(a));
+        worse.then_with(|| by_urgency(a.outlook.as_ref(), b.outlook.as_ref())).then_with(|| a.name.cmp(&b.name))
     });
     let sending = rules.iter().any(|rule| rule.enabled && rule.send) && channels.iter().any(|channel| channel.send);
     let incidents = incident_views(&app, open).await?;

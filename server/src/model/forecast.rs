@@ -138,6 +138,8 @@ pub enum Because {
         /// Age of the fit.
         age_ms: i64,
     },
+    /// That model is due to be fitted again and waits for its turn: an older fit speaks for it, or none.
+    DecompositionWaits,
 }
 
 /// A way of looking ahead.

@@ -486,6 +486,9 @@ impl Teller<'_> {
                     format!("the seasonal model says {percent}%")
                 })
             }
+            Because::DecompositionWaits => {
+                Some(self.say("周期模型待重新拟合", "the seasonal model waits to be fitted again").to_owned())
+            }
             Because::Record { .. } => None,
         }
     }

@@ -262,6 +262,7 @@ fn reason(because: Because, said: &Forecast) -> Option<String> {
         Because::Decomposition { probability, .. } => {
             format!("its daily and weekly season with trend gives {}", percent(probability))
         }
+        Because::DecompositionWaits => "its season with trend waits to be fitted again".into(),
         Because::Reset { age_ms } => format!("its trend is counted from the drop {} ago", span(age_ms)),
     })
 }

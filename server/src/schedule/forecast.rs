@@ -1,10 +1,10 @@
 //! Rounds of forecasts: which series of a host are asked what, from which state, and where the answers go.
 //! No judgement of its own: `forecast` says what will come, `judge` what becomes of an incident.
 //!
-//! What a round may take is bounded, in memory and in time. States are large and are learnt again from the history
-//! (some milliseconds) where there is no room to carry them; what cannot be learnt again is small, kept in a book a
-//! host and written to the database at most hourly. The most urgent series come first; what a turn has no time for is
-//! judged at the next, bucket by bucket as if it had been judged in time.
+//! What a round may take is bounded, in memory, in time and in heavy fits. States are large and are learnt again from
+//! the history (some milliseconds) where there is no room to carry them; what cannot be learnt again is small, kept in
+//! a book a host and written to the database at most hourly. A calm series is only looked at. The most urgent series
+//! come first; what a turn has no time for is judged at the next, bucket by bucket as if it had been judged in time.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -13,13 +13,13 @@ use std::sync::Arc;
 use forewarn_common::block::EntityKind;
 use forewarn_common::clock;
 use forewarn_common::id::{EntityId, HostId};
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::Jobs;
+use super::book::{Book, CALM_FOR_MS, LOOK_BUCKETS, Name, Note, Passed, Rest};
 use crate::adopted::{Adopted, site_model};
-use crate::forecast::{self, Kept, Model};
-use crate::model::forecast::Forecast;
+use crate::forecast::{self, Model};
+use crate::model::forecast::{Forecast, State};
 use crate::model::host::Host;
 use crate::model::rule::{Condition, Rule};
 use crate::model::series::{SeriesInfo, SeriesKey};
@@ -33,16 +33,19 @@ const CATCH_UP_BUCKETS: i64 = 24;
 const SERIES_READ_MAX: usize = 16;
 /// States that are carried may take this much; the others are learnt again at each of their turns.
 const CARRIED_BYTES_MAX: usize = 16 << 20;
-/// Share of the time that forecasts may take of one core …
+/// Share of the time that forecasts may take of one core, heavy fits included …
 const BUDGET_RATIO: f64 = 0.1;
-/// … and what every host may take at least at its turn.
-const TURN_MS_MIN: i64 = 200;
+/// … and what every host may take at least at its turn, where there are no more hosts than these.
+const TURN_US_MIN: i64 = 200_000;
+const TURN_HOSTS: usize = 100;
+/// Heavy fits of a turn, as a share of its series …
+const FITS_RATIO: f64 = 0.1;
+/// … and at least so many: on a small site they cost nothing.
+const FITS_MIN: usize = 8;
 /// Books are written this often at most.
 const BOOK_EVERY_MS: i64 = 3_600_000;
 /// From this probability on a series is judged before others.
-const LIKELY: f64 = 0.3;
-/// Buckets that are looked at to see whether a calm series has moved.
-const LOOK_BUCKETS: i64 = 3;
+const LIKELY: f32 = 0.3;
 
 /// One question: a series against a rule's threshold.
 #[derive(Debug, Clone)]
@@ -53,42 +56,10 @@ struct Question {
     horizon_ms: i64,
 }
 
-type Name = (String, SeriesKey);
-
 impl Question {
     fn name(&self) -> Name {
         (self.rule.clone(), self.key.clone())
     }
-}
-
-/// What is known of a question between its turns.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Note {
-    /// The last bucket that was judged.
-    judged_to_ms: i64,
-    probability: f64,
-    /// Below this level there is no hurry.
-    calm_below: Option<f64>,
-    /// Against what it was judged; another threshold or horizon is another question.
-    threshold: f64,
-    horizon_ms: i64,
-    kept: Kept,
-}
-
-#[derive(Serialize, Deserialize)]
-struct NoteRow {
-    rule: String,
-    entity: EntityId,
-    metric: String,
-    instance: String,
-    note: Note,
-}
-
-/// The notes of one host.
-#[derive(Default)]
-struct Book {
-    written_ms: i64,
-    notes: HashMap<Name, Note>,
 }
 
 /// A state that is carried to the next turn.
@@ -97,27 +68,50 @@ struct Carried {
     read_to_ms: i64,
     state: forecast::State,
     bytes: usize,
-    probability: f64,
+    /// How much it is worth to have it at hand: a likely crossing most, a calm series least.
+    worth: f32,
 }
 
 /// What the turns of a period came to.
-#[derive(Debug, Default, Clone, Copy, PartialEq)]
-struct Tally {
-    judged: usize,
-    learnt_again: usize,
-    left_over: usize,
-    spent_ms: i64,
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    /// Series that were judged.
+    pub judged: usize,
+    /// Calm series that a look let pass with the answer they had.
+    pub calm: usize,
+    /// Of those judged, how many were learnt again from their history.
+    pub learnt_again: usize,
+    /// Series that there was no time for: judged at their next turn.
+    pub left_over: usize,
+    /// Heavy fits.
+    pub fits: usize,
+    /// Microseconds of the judgements that had a heavy fit in them.
+    pub fit_us: i64,
+    /// Series that were judged while their heavy fit waits for its turn.
+    pub fits_waiting: usize,
+    /// Microseconds of all turns.
+    pub spent_us: i64,
 }
 
+/// Microseconds of a clock that does not jump.
+type Stopwatch = Arc<dyn Fn() -> i64 + Send + Sync>;
+
 /// Who forecasts, and what is carried from turn to turn. Nothing of it is lost for good with the process.
-#[derive(Default)]
-pub(super) struct Forecaster {
+pub struct Forecaster {
     carried: HashMap<Name, Carried>,
     carried_bytes: usize,
     books: HashMap<HostId, Book>,
     due_ms: HashMap<HostId, i64>,
+    stopwatch: Stopwatch,
     tally: Tally,
     tallied_ms: i64,
+    last: Tally,
+}
+
+impl Default for Forecaster {
+    fn default() -> Self {
+        Self::new(Arc::new(|| i64::try_from(clock::monotonic_us()).unwrap_or(i64::MAX)))
+    }
 }
 
 /// A question that was judged.
@@ -127,22 +121,69 @@ struct Judged {
     judged_to_ms: i64,
     state: forecast::State,
     answer: Forecast,
+    /// The mark of the settings.
+    model: u32,
+    fit_us: i64,
+}
+
+impl Judged {
+    fn note(&self) -> Note {
+        // What is not said to be stable must be judged again: it may be stale, too short, over.
+        let calm = self.state.calm(self.question.threshold).filter(|_| self.answer.state == State::Stable);
+        Note {
+            judged_to_ms: self.judged_to_ms,
+            full_ms: self.judged_to_ms,
+            probability: self.answer.probability as f32,
+            model: self.model,
+            rest: calm.map(|calm| Rest { calm, low: self.state.level() as f32 }),
+            threshold: self.question.threshold,
+            horizon_ms: self.question.horizon_ms,
+            kept: self.state.kept(),
+        }
+    }
 }
 
 impl Forecaster {
+    /// Times its turns by this stopwatch.
+    #[must_use]
+    pub fn new(stopwatch: Stopwatch) -> Self {
+        Self {
+            carried: HashMap::new(),
+            carried_bytes: 0,
+            books: HashMap::new(),
+            due_ms: HashMap::new(),
+            stopwatch,
+            tally: Tally::default(),
+            tallied_ms: 0,
+            last: Tally::default(),
+        }
+    }
+
+    /// What the last whole period came to.
+    #[must_use]
+    pub fn last_period(&self) -> Tally {
+        self.last
+    }
+
+    /// Bytes of the states that are carried.
+    #[must_use]
+    pub fn carried_bytes(&self) -> usize {
+        self.carried_bytes
+    }
+
     /// Forecasts every host whose turn it is.
     ///
     /// # Errors
     /// The database does not answer; what is left is tried again at the next look.
-    pub(super) async fn round(
-        &mut self,
-        jobs: &Jobs,
-        stop: &watch::Receiver<bool>,
-        now_ms: i64,
-    ) -> Result<(), StoreError> {
+    pub async fn round(&mut self, jobs: &Jobs, stop: &watch::Receiver<bool>, now_ms: i64) -> Result<(), StoreError> {
         let every_ms = jobs.settings.judge.forecast_every_ms;
         let hosts = jobs.store.hosts().await?;
-        self.due_ms.retain(|id, _| hosts.iter().any(|host| host.id == *id));
+        let known: HashSet<HostId> = hosts.iter().map(|host| host.id).collect();
+        self.due_ms.retain(|id, _| known.contains(id));
+        for host in hosts.iter().filter(|host| jobs.share.owns(host.id)) {
+            self.due_ms.entry(host.id).or_insert(now_ms);
+        }
+        let mut adopted = None;
         for host in hosts {
             if !jobs.share.owns(host.id) {
                 // Another server goes on from the stored history; what was carried would be of the past.
@@ -158,7 +199,11 @@ impl Forecaster {
             if due_ms <= now_ms {
                 let round_ms = now_ms - (now_ms - stagger_ms).rem_euclid(every_ms);
                 self.due_ms.insert(host.id, round_ms + every_ms);
-                self.turn(jobs, &host, now_ms).await?;
+                let adopted = match &adopted {
+                    Some(adopted) => Arc::clone(adopted),
+                    None => Arc::clone(adopted.insert(Arc::new(Adopted::load(&jobs.store).await?))),
+                };
+                self.turn(jobs, &host, adopted, now_ms).await?;
             }
             if *stop.borrow() {
                 break;
@@ -174,21 +219,39 @@ impl Forecaster {
             return;
         }
         let budget_ms = (every_ms as f64 * BUDGET_RATIO) as i64;
-        let Tally { judged, learnt_again, left_over, spent_ms } = self.tally;
+        let Tally { judged, calm, learnt_again, left_over, fits, fit_us, fits_waiting, spent_us } = self.tally;
+        let (spent_ms, fit_ms, carried_bytes) = (spent_us / 1000, fit_us / 1000, self.carried_bytes);
+        let series = judged + calm + left_over;
         if left_over > 0 {
             tracing::warn!(
+                series,
                 judged,
+                calm,
                 learnt_again,
                 left_over,
+                fits,
+                fit_ms,
+                fits_waiting,
                 spent_ms,
                 budget_ms,
-                "there was no time to forecast all series; the calm ones wait for their next turn"
+                "there was no time to forecast all series; the less urgent ones wait for their next turn"
             );
-        } else if judged > 0 {
-            let carried_bytes = self.carried_bytes;
-            tracing::debug!(judged, learnt_again, spent_ms, budget_ms, carried_bytes, "forecasts of a period");
+        } else if series > 0 {
+            tracing::info!(
+                series,
+                judged,
+                calm,
+                learnt_again,
+                fits,
+                fit_ms,
+                fits_waiting,
+                spent_ms,
+                budget_ms,
+                carried_bytes,
+                "forecasts of a period"
+            );
         }
-        (self.tally, self.tallied_ms) = (Tally::default(), now_ms);
+        (self.last, self.tally, self.tallied_ms) = (self.tally, Tally::default(), now_ms);
     }
 
     fn forget(&mut self, host: HostId) {
@@ -198,19 +261,22 @@ impl Forecaster {
     }
 
     /// Time that a host has at its turn: its share of the budget.
-    fn turn_ms(&self, questions: usize, every_ms: i64) -> i64 {
-        let all: usize = self.books.values().map(|book| book.notes.len()).sum();
-        let share = questions as f64 / all.max(questions).max(1) as f64;
-        ((every_ms as f64 * BUDGET_RATIO * share) as i64).max(TURN_MS_MIN)
+    fn turn_us(&self, questions: usize, every_ms: i64) -> i64 {
+        // Hosts that had no turn yet are taken to be like this one.
+        let known: usize = self.books.values().map(|book| book.notes.len()).sum();
+        let unknown = self.due_ms.len().saturating_sub(self.books.len()) * questions;
+        let share = questions as f64 / (known + unknown).max(questions).max(1) as f64;
+        let least_us = TURN_US_MIN * TURN_HOSTS as i64 / self.due_ms.len().max(TURN_HOSTS) as i64;
+        ((every_ms as f64 * 1000.0 * BUDGET_RATIO * share) as i64).max(least_us)
     }
 
-    async fn turn(&mut self, jobs: &Jobs, host: &Host, now_ms: i64) -> Result<(), StoreError> {
+    async fn turn(&mut self, jobs: &Jobs, host: &Host, adopted: Arc<Adopted>, now_ms: i64) -> Result<(), StoreError> {
+        let begun_us = (self.stopwatch)();
         let judge = &jobs.settings.judge;
         let rules = jobs.judge.rules(now_ms).await?;
-        let model = site_model(judge);
-        let adopted = Arc::new(Adopted::load(&jobs.store).await?);
+        let site = site_model(judge);
         // A carried state cuts its window at every 288th bucket: a rebuilt one must have read as far back.
-        let history_ms = (model.window_buckets as i64 + 288) * model.step_ms;
+        let history_ms = (site.window_buckets as i64 + 288) * site.step_ms;
         let questions = questions(&rules, &jobs.store.series(host.id, now_ms - history_ms).await?, host.id);
         self.open_book(jobs, host.id, &questions).await?;
         let standing = if questions.iter().all(|question| self.note(question).is_some()) {
@@ -218,28 +284,28 @@ impl Forecaster {
         } else {
             jobs.judge.standing(host.id).await?
         };
-        let newest_ms = now_ms - model.close_after_ms;
-        let closed_ms = newest_ms - newest_ms.rem_euclid(model.step_ms);
-        let levels = self.levels(jobs, host.id, &questions, closed_ms, &model).await?;
-        let mut order: Vec<(Urgency, i64, Question)> = questions
-            .into_iter()
-            .map(|question| {
-                let (urgency, judged_to_ms) = self.urgency(&question, &levels, &standing);
-                (urgency, judged_to_ms, question)
-            })
-            .collect();
-        order.sort_by(|a, b| (a.0, a.1, &a.2.key, &a.2.rule).cmp(&(b.0, b.1, &b.2.key, &b.2.rule)));
-        let (begun_ms, turn_ms) = (clock::boot_ms(), self.turn_ms(order.len(), judge.forecast_every_ms));
-        let (mut answers, mut digests, mut left_over) = (Vec::new(), HashMap::new(), HashSet::new());
+        let newest_ms = now_ms - site.close_after_ms;
+        let closed_ms = newest_ms - newest_ms.rem_euclid(site.step_ms);
+        let span = Span { from_ms: closed_ms - history_ms, closed_ms, now_ms };
+        let terms = Terms { site, adopted, component: host.component.clone() };
+        let means = self.look(jobs, host.id, &questions, closed_ms, &terms.site).await?;
+        let mut order: Vec<Asked> =
+            questions.into_iter().map(|q| self.ask(q, &means, &standing, span, &terms)).collect();
+        order.sort_by(|a, b| a.rank().cmp(&b.rank()));
+        let turn_us = self.turn_us(order.len(), judge.forecast_every_ms);
+        let mut fits_left = ((order.len() as f64 * FITS_RATIO) as usize).max(FITS_MIN);
+        let (mut answers, mut digests, mut as_before) = (Vec::new(), HashMap::new(), HashSet::new());
+        let due = order.partition_point(|asked| asked.urgency != Urgency::Calm);
+        let calm = order.split_off(due);
+        let mut late = Vec::new();
         for chunk in order.chunks(SERIES_READ_MAX) {
-            let is_urgent = chunk.first().is_some_and(|(urgency, ..)| *urgency == Urgency::Warned);
-            if !is_urgent && clock::boot_ms() - begun_ms >= turn_ms {
-                left_over.extend(chunk.iter().map(|(_, _, question)| question.name()));
+            let is_urgent = chunk.first().is_some_and(|asked| asked.urgency == Urgency::Warned);
+            if !is_urgent && (self.stopwatch)() - begun_us >= turn_us {
+                late.extend(chunk.iter().cloned());
                 continue;
             }
-            let chunk: Vec<Question> = chunk.iter().map(|(_, _, question)| question.clone()).collect();
-            let span = Span { from_ms: closed_ms - history_ms, closed_ms, now_ms };
-            for judged in self.judge(jobs, host, chunk, &standing, (&model, &adopted), span).await? {
+            let chunk: Vec<Question> = chunk.iter().map(|asked| asked.question.clone()).collect();
+            for judged in self.judge(jobs, host.id, chunk, &standing, &terms, span, &mut fits_left).await? {
                 let name = judged.question.name();
                 if judged.answer.warned {
                     digests.insert(name, judged.state.digest());
@@ -249,19 +315,52 @@ impl Forecaster {
                 self.keep(host.id, judged);
             }
         }
+        for asked in calm.into_iter().chain(late) {
+            let name = asked.question.name();
+            let note = self.books.get_mut(&host.id).and_then(|book| book.notes.get_mut(&name));
+            match (asked.passed, note) {
+                (Some(passed), Some(note)) => {
+                    note.pass(passed);
+                    self.tally.calm += 1;
+                }
+                _ => self.tally.left_over += 1,
+            }
+            as_before.insert(name);
+        }
         self.tally.judged += answers.len();
-        self.tally.left_over += left_over.len();
-        self.tally.spent_ms += clock::boot_ms() - begun_ms;
-        let mut stored = answers.clone();
-        if !left_over.is_empty() {
-            let before = jobs.store.forecasts(host.id).await?;
+        self.put(jobs, host.id, &answers, &as_before, now_ms).await?;
+        self.write_book(jobs, host.id, now_ms).await?;
+        if !answers.is_empty() {
+            jobs.judge.forecasts(host, &answers, &digests, now_ms).await?;
+        }
+        self.tally.spent_us += (self.stopwatch)() - begun_us;
+        Ok(())
+    }
+
+    /// Stores the answers beside those that stay as they were; nothing where nothing changed.
+    async fn put(
+        &mut self,
+        jobs: &Jobs,
+        host: HostId,
+        answers: &[StoredForecast],
+        as_before: &HashSet<Name>,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        let all = answers.len() + as_before.len();
+        let Some(book) = self.books.get_mut(&host) else { return Ok(()) };
+        if answers.is_empty() && book.answers == Some(all) {
+            return Ok(());
+        }
+        let mut stored = answers.to_vec();
+        if !as_before.is_empty() {
+            let before = jobs.store.forecasts(host).await?;
             stored.extend(
-                before.into_iter().filter(|known| left_over.contains(&(known.rule.clone(), known.key.clone()))),
+                before.into_iter().filter(|known| as_before.contains(&(known.rule.clone(), known.key.clone()))),
             );
         }
-        jobs.store.forecasts_put(host.id, now_ms, stored).await?;
-        self.write_book(jobs, host.id, now_ms).await?;
-        jobs.judge.forecasts(host, &answers, &digests, now_ms).await
+        jobs.store.forecasts_put(host, now_ms, stored).await?;
+        book.answers = Some(all);
+        Ok(())
     }
 
     fn note(&self, question: &Question) -> Option<&Note> {
@@ -275,9 +374,8 @@ impl Forecaster {
         if let Entry::Vacant(place) = self.books.entry(host) {
             let mut book = Book::default();
             if let Some((written_ms, body)) = jobs.store.forecast_state(host).await? {
-                book.written_ms = written_ms;
-                match read_book(host, &body) {
-                    Ok(notes) => book.notes = notes,
+                match Book::read(host, written_ms, &body) {
+                    Ok(kept) => book = kept,
                     // Nothing is lost but some trust: standing warnings are known from their incidents.
                     Err(error) => tracing::warn!(%host, %error, "kept forecasts are not understood; made anew"),
                 }
@@ -299,61 +397,67 @@ impl Forecaster {
             return Ok(());
         }
         book.written_ms = now_ms;
-        jobs.store.forecast_state_put(host, now_ms, write_book(&book.notes)?).await
+        jobs.store.forecast_state_put(host, now_ms, book.write()?).await
     }
 
-    /// The highest recent levels of those that are not carried: the look that tells whether a calm one has moved.
-    async fn levels(
+    /// The newest means of the series that were judged before: the look that tells whether a calm one has moved.
+    async fn look(
         &self,
         jobs: &Jobs,
         host: HostId,
         questions: &[Question],
         closed_ms: i64,
-        model: &Model,
-    ) -> Result<HashMap<SeriesKey, f64>, StoreError> {
-        let keys = keys(questions.iter().filter(|question| !self.carried.contains_key(&question.name())));
-        if keys.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let from_ms = closed_ms - LOOK_BUCKETS * model.step_ms;
-        let read = jobs.store.means(host, Wanted::Series(keys), from_ms, closed_ms, model.step_ms).await?;
-        let highest = |points: &[(i64, f64)]| points.iter().map(|point| point.1).fold(f64::NEG_INFINITY, f64::max);
-        Ok(read.series.into_iter().map(|series| (series.info.key, highest(&series.points))).collect())
+        site: &Model,
+    ) -> Result<HashMap<SeriesKey, Vec<(i64, f64)>>, StoreError> {
+        let known = questions.iter().filter(|question| self.note(question).is_some_and(|note| note.rest.is_some()));
+        let since_ms = known.clone().filter_map(|question| Some(self.note(question)?.judged_to_ms)).min();
+        let Some(since_ms) = since_ms.filter(|since_ms| *since_ms < closed_ms) else { return Ok(HashMap::new()) };
+        let from_ms = since_ms.max(closed_ms - LOOK_BUCKETS * site.step_ms);
+        let read = jobs.store.means(host, Wanted::Series(keys(known)), from_ms, closed_ms, site.step_ms).await?;
+        Ok(read.series.into_iter().map(|series| (series.info.key, series.points)).collect())
     }
 
-    fn urgency(
+    /// How urgent a question is, and whether it may pass.
+    fn ask(
         &self,
-        question: &Question,
-        levels: &HashMap<SeriesKey, f64>,
+        question: Question,
+        means: &HashMap<SeriesKey, Vec<(i64, f64)>>,
         standing: &HashSet<Name>,
-    ) -> (Urgency, i64) {
+        span: Span,
+        terms: &Terms,
+    ) -> Asked {
         let name = question.name();
-        let Some(note) = self.note(question) else {
-            return (if standing.contains(&name) { Urgency::Warned } else { Urgency::Unknown }, 0);
+        let Some(note) = self.note(&question) else {
+            let urgency = if standing.contains(&name) { Urgency::Warned } else { Urgency::Unknown };
+            return Asked { question, urgency, likely_pct: 0, judged_to_ms: 0, passed: None };
         };
-        let level = levels.get(&question.key).copied();
-        let moved = note.calm_below.is_none_or(|calm| level.is_some_and(|level| level >= calm));
+        let means = means.get(&question.key).map(Vec::as_slice).unwrap_or_default();
+        let same = note.model == terms.mark(&question);
+        let passed = note.passed(means, span.closed_ms, terms.site.step_ms).filter(|_| same);
         let urgency = if note.kept.warned() || note.probability >= LIKELY {
             Urgency::Warned
-        } else if self.carried.contains_key(&name) {
-            Urgency::Carried
-        } else if moved {
+        } else if passed.is_none() {
             Urgency::Moved
+        } else if span.closed_ms - note.full_ms >= CALM_FOR_MS {
+            Urgency::Due
         } else {
             Urgency::Calm
         };
-        (urgency, note.judged_to_ms)
+        let likely_pct = (note.probability * 100.0) as u8;
+        Asked { question, urgency, likely_pct, judged_to_ms: note.judged_to_ms, passed }
     }
 
     /// Judges some questions, each from the state that is carried or from one that is learnt again.
+    #[expect(clippy::too_many_arguments, reason = "what a turn has at hand, each thing once")]
     async fn judge(
         &mut self,
         jobs: &Jobs,
-        host: &Host,
+        host: HostId,
         questions: Vec<Question>,
         standing: &HashSet<Name>,
-        (site, adopted): (&Model, &Arc<Adopted>),
+        terms: &Terms,
         span: Span,
+        fits_left: &mut usize,
     ) -> Result<Vec<Judged>, StoreError> {
         let mut work = Vec::with_capacity(questions.len());
         let mut spans: HashMap<i64, Vec<Question>> = HashMap::new();
@@ -372,56 +476,72 @@ impl Forecaster {
         for (from_ms, asked) in spans {
             // Raw points, so that the grid of the forecast is the only one that buckets what is still open.
             let wanted = Wanted::Series(keys(asked.iter()));
-            let read = jobs.store.read(host.id, wanted, from_ms, span.now_ms, 0).await?;
+            let read = jobs.store.read(host, wanted, from_ms, span.now_ms, 0).await?;
             points.extend(read.series.into_iter().map(|series| (series.info.key, series.points)));
         }
         let again = keys(work.iter().filter(|(_, carried, _)| carried.is_none()).map(|(question, ..)| question));
         let mut means: HashMap<SeriesKey, Vec<(i64, f64)>> = HashMap::new();
         if !again.is_empty() {
             let wanted = Wanted::Series(again);
-            let read = jobs.store.means(host.id, wanted, span.from_ms, span.closed_ms, site.step_ms).await?;
+            let read = jobs.store.means(host, wanted, span.from_ms, span.closed_ms, terms.site.step_ms).await?;
             means.extend(read.series.into_iter().map(|series| (series.info.key, series.points)));
         }
         self.tally.learnt_again += work.iter().filter(|(_, carried, _)| carried.is_none()).count();
-        let (site, standing, adopted) = (site.clone(), standing.clone(), Arc::clone(adopted));
-        let component = host.component.clone();
+        let (terms, standing, stopwatch, left) =
+            (terms.clone(), standing.clone(), Arc::clone(&self.stopwatch), *fits_left);
         let judged = tokio::task::spawn_blocking(move || {
+            let mut left = left;
             work.into_iter()
                 .map(|(question, carried, note)| {
-                    let model = &adopted.model(&question.rule, &question.key, &component, &site);
-                    if let Some(carried) = carried {
-                        let points = points.get(&question.key).map(Vec::as_slice).unwrap_or_default();
-                        let read_to_ms = points.last().map_or(carried.read_to_ms, |point| point.0 + 1);
-                        return finish(question, carried.state, points, read_to_ms, span, model);
-                    }
-                    let means = means.get(&question.key).map(Vec::as_slice).unwrap_or_default();
-                    let warned = standing.contains(&question.name());
-                    let state = learn_again(&question, note, warned, means, span, model);
-                    finish(question, state.0, state.1, span.closed_ms + 1, span, model)
+                    let (model, mark) = (terms.model(&question), terms.mark(&question));
+                    let (state, points, read_to_ms) = match carried {
+                        Some(carried) => {
+                            let points = points.get(&question.key).map(Vec::as_slice).unwrap_or_default();
+                            let read_to_ms = points.last().map_or(carried.read_to_ms, |point| point.0 + 1);
+                            (carried.state, points, read_to_ms)
+                        }
+                        None => {
+                            let means = means.get(&question.key).map(Vec::as_slice).unwrap_or_default();
+                            let warned = standing.contains(&question.name());
+                            let (state, new) = learn_again(&question, note, warned, means, span, &model);
+                            (state, new, span.closed_ms + 1)
+                        }
+                    };
+                    let begun_us = stopwatch();
+                    let state = state.with_fits_left(left);
+                    let mut judged = finish(question, state, points, read_to_ms, span, &model);
+                    judged.model = mark;
+                    let fits = judged.state.fits_made();
+                    judged.fit_us = if fits > 0 { stopwatch() - begun_us } else { 0 };
+                    left = left.saturating_sub(fits);
+                    judged
                 })
                 .collect::<Vec<_>>()
         });
-        judged.await.map_err(|error| StoreError::Setup(format!("a forecast ended abnormally: {error}")))
+        let judged =
+            judged.await.map_err(|error| StoreError::Setup(format!("a forecast ended abnormally: {error}")))?;
+        for one in &judged {
+            let fits = one.state.fits_made();
+            *fits_left = fits_left.saturating_sub(fits);
+            self.tally.fits += fits;
+            self.tally.fit_us += one.fit_us;
+            self.tally.fits_waiting += usize::from(one.state.fit_waits());
+        }
+        Ok(judged)
     }
 
     /// Writes down what was found, and carries the state where there is room: the likelier a crossing, the sooner.
     fn keep(&mut self, host: HostId, judged: Judged) {
-        let Judged { question, read_to_ms, judged_to_ms, state, answer } = judged;
-        let note = Note {
-            judged_to_ms,
-            probability: answer.probability,
-            calm_below: state.calm_below(question.threshold),
-            threshold: question.threshold,
-            horizon_ms: question.horizon_ms,
-            kept: state.kept(),
-        };
+        let note = judged.note();
+        let Judged { question, read_to_ms, state, .. } = judged;
         let name = question.name();
+        let worth = if note.rest.is_some() { -1.0 } else { note.probability };
         self.books.entry(host).or_default().notes.insert(name.clone(), note);
-        let carried = Carried { read_to_ms, bytes: state.bytes(), state, probability: answer.probability };
+        let carried = Carried { read_to_ms, bytes: state.bytes(), state, worth };
         while self.carried_bytes + carried.bytes > CARRIED_BYTES_MAX {
-            let calmest = self.carried.iter().min_by(|a, b| a.1.probability.total_cmp(&b.1.probability));
-            match calmest.map(|(name, other)| (name.clone(), other.probability)) {
-                Some((name, probability)) if probability < carried.probability => {
+            let least = self.carried.iter().min_by(|a, b| a.1.worth.total_cmp(&b.1.worth));
+            match least.map(|(name, other)| (name.clone(), other.worth)) {
+                Some((name, worth)) if worth < carried.worth => {
                     self.carried_bytes -= self.carried.remove(&name).map_or(0, |other| other.bytes);
                 }
                 // Those that are carried stay: to change them round and round would be the same work for nothing.
@@ -438,14 +558,55 @@ impl Forecaster {
 enum Urgency {
     /// A warning stands or is near.
     Warned,
-    /// It has moved to where a crossing is possible.
+    /// It is not calm, or moved.
     Moved,
     /// Never judged.
     Unknown,
-    /// Calm, and the state is at hand.
-    Carried,
-    /// Calm; the longest waiting first.
+    /// Calm, and not judged in full for long.
+    Due,
+    /// Calm: it is not judged.
     Calm,
+}
+
+/// A question at its turn.
+#[derive(Debug, Clone)]
+struct Asked {
+    question: Question,
+    urgency: Urgency,
+    likely_pct: u8,
+    judged_to_ms: i64,
+    /// That it may pass, should there be no time.
+    passed: Option<Passed>,
+}
+
+impl Asked {
+    /// The likeliest of what is urgent first, of the rest the longest waiting.
+    fn rank(&self) -> (Urgency, i64, i64, &SeriesKey, &str) {
+        let likely_pct = i64::from(self.likely_pct);
+        let likely = if self.urgency == Urgency::Warned { -likely_pct } else { 0 };
+        (self.urgency, likely, self.judged_to_ms, &self.question.key, &self.question.rule)
+    }
+}
+
+/// By which settings the series of a host are judged.
+#[derive(Debug, Clone)]
+struct Terms {
+    site: Model,
+    adopted: Arc<Adopted>,
+    component: String,
+}
+
+impl Terms {
+    fn model(&self, question: &Question) -> Model {
+        self.adopted.model(&question.rule, &question.key, &self.component, &self.site)
+    }
+
+    /// Tells settings apart: an answer by others may not stay.
+    fn mark(&self, question: &Question) -> u32 {
+        let id = self.adopted.model_id(&question.rule, &question.key, &self.component).unwrap_or_default();
+        let grid = (self.site.step_ms as u64) << 32 | self.site.window_buckets as u64;
+        crc32c::crc32c_append(crc32c::crc32c(id.as_bytes()), &grid.to_le_bytes())
+    }
 }
 
 /// What is read at a turn.
@@ -490,7 +651,7 @@ fn finish(
     model: &Model,
 ) -> Judged {
     let (state, answer) = forecast::step(state, points, question.threshold, question.horizon_ms, span.now_ms, model);
-    Judged { question, read_to_ms, judged_to_ms: span.closed_ms, state, answer }
+    Judged { question, read_to_ms, judged_to_ms: span.closed_ms, state, answer, model: 0, fit_us: 0 }
 }
 
 fn keys<'a>(questions: impl Iterator<Item = &'a Question>) -> Vec<SeriesKey> {
@@ -498,32 +659,6 @@ fn keys<'a>(questions: impl Iterator<Item = &'a Question>) -> Vec<SeriesKey> {
     keys.sort();
     keys.dedup();
     keys
-}
-
-fn write_book(notes: &HashMap<Name, Note>) -> Result<String, StoreError> {
-    let mut rows: Vec<NoteRow> = notes
-        .iter()
-        .map(|((rule, key), note)| NoteRow {
-            rule: rule.clone(),
-            entity: key.entity,
-            metric: key.metric.clone(),
-            instance: key.instance.clone(),
-            note: note.clone(),
-        })
-        .collect();
-    rows.sort_by(|a, b| (&a.rule, a.entity, &a.metric, &a.instance).cmp(&(&b.rule, b.entity, &b.metric, &b.instance)));
-    serde_json::to_string(&rows).map_err(|error| StoreError::Corrupt(format!("kept forecasts: {error}")))
-}
-
-fn read_book(host: HostId, body: &str) -> Result<HashMap<Name, Note>, serde_json::Error> {
-    let rows: Vec<NoteRow> = serde_json::from_str(body)?;
-    Ok(rows
-        .into_iter()
-        .map(|row| {
-            let key = SeriesKey { host, entity: row.entity, metric: row.metric, instance: row.instance };
-            ((row.rule, key), row.note)
-        })
-        .collect())
 }
 
 /// The questions that the rules ask of a host's series.
@@ -600,22 +735,11 @@ mod tests {
         turn(state, &[*last], last.0, horizon_ms)
     }
 
-    fn note(judged: &Judged) -> Note {
-        Note {
-            judged_to_ms: judged.judged_to_ms,
-            probability: judged.answer.probability,
-            calm_below: judged.state.calm_below(judged.question.threshold),
-            threshold: judged.question.threshold,
-            horizon_ms: judged.question.horizon_ms,
-            kept: judged.state.kept(),
-        }
-    }
-
     /// Through the bytes that the database has.
     fn through_the_book(note: Note, horizon_ms: i64) -> Note {
         let name = question(horizon_ms).name();
-        let body = write_book(&HashMap::from([(name.clone(), note)])).unwrap();
-        read_book(HOST, &body).unwrap().remove(&name).unwrap()
+        let book = Book { notes: HashMap::from([(name.clone(), note)]), ..Book::default() };
+        Book::read(HOST, 0, &book.write().unwrap()).unwrap().notes.remove(&name).unwrap()
     }
 
     #[test]
@@ -629,7 +753,7 @@ mod tests {
                 let went_on = turn(carried, &[*point], point.0, horizon_ms);
                 // Written an hour ago, the process died, and the buckets since are judged again.
                 if i % 12 == 0 {
-                    kept = Some(through_the_book(note(&went_on), horizon_ms));
+                    kept = Some(through_the_book(went_on.note(), horizon_ms));
                 }
                 if i % 12 == 11 || i % 12 == 5 {
                     let span = at(point.0);
@@ -653,7 +777,8 @@ mod tests {
         let points = disk(16 * DAY);
         let judged = learnt(&points, horizon_ms);
         assert!(judged.answer.probability > 0.05, "the heavy expert was asked");
-        let body = write_book(&HashMap::from([(question(horizon_ms).name(), note(&judged))])).unwrap();
+        let notes = HashMap::from([(question(horizon_ms).name(), judged.note())]);
+        let body = Book { notes, ..Book::default() }.write().unwrap();
         assert!(body.contains("mean") && body.len() <= 2048, "{} bytes", body.len());
     }
 
@@ -664,9 +789,7 @@ mod tests {
         let mut forecaster = Forecaster::default();
         let one = learnt(&points, 3_600_000);
         for i in 0..400 {
-            let Judged { question, state, answer, .. } = &one;
-            let (question, state, answer) = (question.clone(), state.clone(), answer.clone());
-            let mut judged = Judged { question, read_to_ms: end_ms, judged_to_ms: end_ms, state, answer };
+            let mut judged = Judged { read_to_ms: end_ms, judged_to_ms: end_ms, ..copy(&one) };
             judged.question.key.instance = format!("/{i}");
             judged.answer.probability = if i >= 390 { 0.9 } else { 0.0 };
             forecaster.keep(HOST, judged);
@@ -674,7 +797,7 @@ mod tests {
         assert!(forecaster.carried_bytes <= CARRIED_BYTES_MAX);
         assert_eq!(forecaster.carried_bytes, forecaster.carried.values().map(|carried| carried.bytes).sum::<usize>());
         assert!(forecaster.carried.len() < 400, "there was not room for all");
-        let likely = forecaster.carried.values().filter(|carried| carried.probability > 0.5).count();
+        let likely = forecaster.carried.values().filter(|carried| carried.worth > 0.5).count();
         assert_eq!(likely, 10);
     }
 
@@ -685,23 +808,103 @@ mod tests {
         assert!(100_000 * note_bytes + CARRIED_BYTES_MAX <= 64 << 20, "{note_bytes} bytes a series");
     }
 
+    fn copy(judged: &Judged) -> Judged {
+        let Judged { question, state, answer, .. } = judged;
+        Judged { question: question.clone(), state: state.clone(), answer: answer.clone(), ..*judged }
+    }
+
     #[test]
-    fn urgent_series_come_first_and_a_calm_one_when_it_has_moved() {
+    fn urgent_series_come_first_and_a_calm_one_only_when_it_has_moved() {
         let mut forecaster = Forecaster::default();
         let points = disk(15 * DAY);
         let flat: Vec<(i64, f64)> = points.iter().map(|p| (p.0, 20.0 + (p.0 / STEP_MS % 7) as f64 * 0.1)).collect();
         let judged = learnt(&flat, 3_600_000);
-        let calm_note = note(&judged);
-        assert!(calm_note.calm_below.is_some_and(|calm| (21.0..90.0).contains(&calm)), "{calm_note:?}");
+        let terms = Terms { site: model(), adopted: Arc::default(), component: String::new() };
         let calm = question(3_600_000);
-        forecaster.books.entry(HOST).or_default().notes.insert(calm.name(), calm_note.clone());
-        let levels = |level: f64| HashMap::from([(calm.key.clone(), level)]);
-        let urgency = |forecaster: &Forecaster, level| forecaster.urgency(&calm, &levels(level), &HashSet::new()).0;
-        assert_eq!(urgency(&forecaster, 21.0), Urgency::Calm);
-        assert_eq!(urgency(&forecaster, 89.9), Urgency::Moved);
-        let near = Note { probability: 0.4, ..calm_note };
-        forecaster.books.entry(HOST).or_default().notes.insert(calm.name(), near);
-        assert_eq!(urgency(&forecaster, 21.0), Urgency::Warned);
-        assert!(Urgency::Warned < Urgency::Moved && Urgency::Moved < Urgency::Calm);
+        let calm_note = Note { model: terms.mark(&calm), ..judged.note() };
+        let rest = calm_note.rest.unwrap();
+        assert!((21.0..90.0).contains(&rest.calm.below), "{rest:?}");
+        let closed_ms = judged.judged_to_ms;
+        let mut ask = |note: &Note, level: f64, later: i64| {
+            forecaster.books.entry(HOST).or_default().notes.insert(calm.name(), note.clone());
+            let means = HashMap::from([(calm.key.clone(), vec![(closed_ms + STEP_MS, level)])]);
+            forecaster.ask(calm.clone(), &means, &HashSet::new(), at(closed_ms + later * STEP_MS), &terms).urgency
+        };
+        assert_eq!(ask(&calm_note, 20.5, 1), Urgency::Calm);
+        assert_eq!(ask(&calm_note, 89.9, 1), Urgency::Moved);
+        assert_eq!(ask(&calm_note, 20.5, 2), Urgency::Moved, "a bucket without a value");
+        assert_eq!(ask(&Note { full_ms: closed_ms - CALM_FOR_MS, ..calm_note.clone() }, 20.5, 1), Urgency::Due);
+        assert_eq!(ask(&Note { model: 1, ..calm_note.clone() }, 20.5, 1), Urgency::Moved, "another model was adopted");
+        assert_eq!(ask(&Note { probability: 0.4, ..calm_note }, 20.5, 1), Urgency::Warned);
+        assert!(Urgency::Warned < Urgency::Moved && Urgency::Moved < Urgency::Unknown && Urgency::Due < Urgency::Calm);
+    }
+
+    #[test]
+    fn of_the_urgent_the_likeliest_comes_first_and_of_the_rest_the_longest_waiting() {
+        let asked = |urgency, likely_pct, judged_to_ms| Asked {
+            question: question(3_600_000),
+            urgency,
+            likely_pct,
+            judged_to_ms,
+            passed: None,
+        };
+        let (sure, likely) = (asked(Urgency::Warned, 90, 7), asked(Urgency::Warned, 40, 1));
+        let (waiting, fresh) = (asked(Urgency::Moved, 1, 3), asked(Urgency::Moved, 29, 4));
+        assert!(sure.rank() < likely.rank() && likely.rank() < waiting.rank() && waiting.rank() < fresh.rank());
+    }
+
+    /// A wandering load with a day in it, teeth and steps; a number in 0..1 follows from its arguments alone.
+    fn wandering(seed: u64, buckets: i64) -> Vec<(i64, f64)> {
+        let unit = |i: u64| {
+            let mut x = (seed << 32 ^ i).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            for _ in 0..2 {
+                x = (x ^ (x >> 31)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            }
+            (x >> 11) as f64 / (1_u64 << 53) as f64
+        };
+        let (base, day, noise) = (10.0 + 60.0 * unit(1), 12.0 * unit(2), 0.1 + 2.0 * unit(3));
+        let (tooth, period) = (if unit(4) < 0.5 { 25.0 * unit(5) } else { 0.0 }, 20.0 + 200.0 * unit(6));
+        let (step, step_at) = (30.0 * (unit(7) - 0.3), (buckets as f64 * (0.6 + 0.5 * unit(8))) as i64);
+        let mut walk = 0.0;
+        let value = |i: i64| {
+            walk += noise * (unit(1000 + i as u64) - 0.5);
+            let hour = (i as f64 / DAY as f64 * std::f64::consts::TAU).sin();
+            base + day * hour + tooth * (i as f64 / period).fract() + walk + if i > step_at { step } else { 0.0 }
+        };
+        let values: Vec<f64> = (0..buckets).map(value).collect();
+        (1..).map(|i| 1_735_516_800_000 + i * STEP_MS).zip(values).collect()
+    }
+
+    #[test]
+    fn series_that_passes_a_look_would_have_been_stable_and_goes_on_as_if_judged() {
+        let (mut passed_all, mut judged_all) = (0, 0);
+        for seed in 0..40_u64 {
+            let horizon_ms = if seed % 2 == 0 { 3_600_000 } else { 4 * 3_600_000 };
+            let points = wandering(seed, 6 * DAY);
+            let begin = points.len() - 2 * DAY as usize;
+            let first = learnt(&points[..begin], horizon_ms);
+            let (mut full, mut lazy, mut note) = (first.state.clone(), first.state.clone(), first.note());
+            let mut unread = begin;
+            for (i, point) in points.iter().enumerate().skip(begin) {
+                let judged = turn(full, &[*point], point.0, horizon_ms);
+                let passed = note.passed(&points[i - 2..=i], point.0, STEP_MS);
+                if let Some(passed) = passed.filter(|_| point.0 - note.full_ms < CALM_FOR_MS) {
+                    note.pass(passed);
+                    passed_all += 1;
+                    assert_eq!(judged.answer.state, State::Stable, "seed {seed}, bucket {i}");
+                    assert!(!judged.answer.warned && judged.answer.probability < model().evidence_from, "seed {seed}");
+                } else {
+                    let now_ms = points[i - 1].0 + model().close_after_ms;
+                    let caught_up = forecast::learn(lazy, &points[unread..i], horizon_ms, now_ms, &model());
+                    let again = turn(caught_up.with_kept(note.kept.clone()), &[*point], point.0, horizon_ms);
+                    assert_eq!(again.answer, judged.answer, "seed {seed}, bucket {i}");
+                    assert_eq!(again.state.kept(), judged.state.kept(), "seed {seed}, bucket {i}");
+                    judged_all += 1;
+                    (note, lazy, unread) = (again.note(), again.state, i + 1);
+                }
+                full = judged.state;
+            }
+        }
+        assert!(passed_all > 2000 && judged_all > 2000, "passed {passed_all}, judged {judged_all}");
     }
 }

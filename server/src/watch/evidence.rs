@@ -76,7 +76,7 @@ fn is_finite(because: &Because) -> bool {
         Because::Record { crossed_ratio, horizons } => crossed_ratio.is_finite() && horizons.is_finite(),
         Because::Trend { slope_per_hour, probability, .. } => slope_per_hour.is_finite() && probability.is_finite(),
         Because::Sawtooth { top, .. } => top.is_finite(),
-        Because::Reset { .. } => true,
+        Because::Reset { .. } | Because::DecompositionWaits => true,
         Because::Decomposition { probability, .. } => probability.is_finite(),
     }
 }

@@ -1565,6 +1565,9 @@ export interface components {
              * @description Its own probability.
              */
             probability: number;
+        } | {
+            /** @enum {string} */
+            because: "decomposition_waits";
         };
         /** @description How often warnings that were said with some probability came true. */
         Calibration: {

@@ -128,6 +128,8 @@ function becauseWords(words: Words, because: Because, unit: Unit): string {
       return words.t('because.reset', { age: span(because.age_ms) })
     case 'decomposition':
       return words.t('because.decomposition', { probability: formatRatio(because.probability, 0) })
+    case 'decomposition_waits':
+      return words.t('because.decomposition_waits')
     case 'expert':
       return expertWords(words, because.expert, formatValue(because.expects, unit))
     default:

@@ -91,6 +91,7 @@ export default {
     record: 'in {ratio} of comparable moments of its own past it would have crossed from here',
     sawtooth: 'it comes down by itself about every {period}, and its next peak is granted at most {top}',
     reset: 'it last came down {age} ago, and trends are drawn from there on',
+    decomposition_waits: 'the model of its daily and weekly course waits to be fitted again',
     decomposition: 'the model of its daily and weekly course gives {probability}',
     hold: 'what fitted best so far is that it stays where it is',
     trend: 'continued, the last {window} lead to {expects}', trend_half: 'continued at half pace, the last {window} lead to {expects}',

@@ -91,6 +91,7 @@ export default {
     record: '从它自身历史上的相似时刻出发，有 {ratio} 会越过阈值',
     sawtooth: '它大约每 {period}自行回落一次，下一个峰值预计不超过 {top}',
     reset: '它在 {age}前回落过，趋势只从那时算起',
+    decomposition_waits: '按日、周规律的模型待重新拟合',
     decomposition: '按日、周规律的模型给出的可能性为 {probability}',
     hold: '此前最准的判断是保持现状',
     trend: '按最近 {window}的走势将到 {expects}', trend_half: '按最近 {window}走势的一半将到 {expects}',

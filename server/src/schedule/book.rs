@@ -1,0 +1,185 @@
+//! What is known of a question between its turns: the note, when it lets a series pass unjudged, and the notes of a
+//! host as one row of the database. Pure; no store and no clock enters here.
+
+use std::collections::HashMap;
+
+use forewarn_common::id::{EntityId, HostId};
+use serde::{Deserialize, Serialize};
+
+use crate::forecast::{Calm, Kept};
+use crate::model::series::SeriesKey;
+use crate::store::StoreError;
+
+/// A calm series is judged in full this often at least: its most and its noise may have changed.
+pub(super) const CALM_FOR_MS: i64 = 6 * 3_600_000;
+/// Buckets that one look may make good: the hour since a book was written, and an hour without a server. A series
+/// that was looked at longer ago is judged in full.
+pub(super) const LOOK_BUCKETS: i64 = 24;
+
+/// Rule and series of a question.
+pub(super) type Name = (String, SeriesKey);
+
+/// What is known of a question between its turns. There is one for every series: small.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Note {
+    /// The last bucket that was judged, or passed by a look.
+    pub(super) judged_to_ms: i64,
+    /// The last bucket that was judged in full.
+    #[serde(default)]
+    pub(super) full_ms: i64,
+    pub(super) probability: f32,
+    /// By which settings it was judged.
+    #[serde(default)]
+    pub(super) model: u32,
+    #[serde(default)]
+    pub(super) rest: Option<Rest>,
+    /// Against what it was judged; another threshold or horizon is another question.
+    pub(super) threshold: f64,
+    pub(super) horizon_ms: i64,
+    pub(super) kept: Kept,
+}
+
+/// Within which bounds a series may pass.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct Rest {
+    pub(super) calm: Calm,
+    /// The lowest level since it was judged in full.
+    pub(super) low: f32,
+}
+
+impl Note {
+    /// The note of a calm series after the buckets up to `closed_ms`, of which these are the newest means: every one
+    /// was seen, none is up to where a crossing begins to be possible, and none rose above the lowest since the last
+    /// full judgement by more than this series ever did within a horizon. None if it is to be judged.
+    pub(super) fn passed(&self, means: &[(i64, f64)], closed_ms: i64, step_ms: i64) -> Option<Passed> {
+        let mut rest = self.rest?;
+        let buckets = (closed_ms - self.judged_to_ms).div_euclid(step_ms.max(1));
+        if !(0..=LOOK_BUCKETS).contains(&buckets) {
+            return None;
+        }
+        let new = &means[means.partition_point(|point| point.0 <= self.judged_to_ms)..];
+        if new.len() as i64 != buckets {
+            return None;
+        }
+        for (_, level) in new {
+            let level = *level as f32;
+            rest.low = rest.low.min(level);
+            if level >= rest.calm.below || level - rest.low > rest.calm.rise {
+                return None;
+            }
+        }
+        Some(Passed { to_ms: closed_ms, rest })
+    }
+
+    pub(super) fn pass(&mut self, passed: Passed) {
+        self.judged_to_ms = passed.to_ms;
+        self.rest = Some(passed.rest);
+    }
+}
+
+/// That a series may pass, and up to when.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Passed {
+    to_ms: i64,
+    rest: Rest,
+}
+
+#[derive(Serialize, Deserialize)]
+struct NoteRow {
+    rule: String,
+    entity: EntityId,
+    metric: String,
+    instance: String,
+    note: Note,
+}
+
+/// The notes of one host.
+#[derive(Default)]
+pub(super) struct Book {
+    pub(super) written_ms: i64,
+    /// How many answers of this host are stored, once that is known.
+    pub(super) answers: Option<usize>,
+    pub(super) notes: HashMap<Name, Note>,
+}
+
+impl Book {
+    pub(super) fn write(&self) -> Result<String, StoreError> {
+        let mut rows: Vec<NoteRow> = self
+            .notes
+            .iter()
+            .map(|((rule, key), note)| NoteRow {
+                rule: rule.clone(),
+                entity: key.entity,
+                metric: key.metric.clone(),
+                instance: key.instance.clone(),
+                note: note.clone(),
+            })
+            .collect();
+        rows.sort_by(|a, b| {
+            (&a.rule, a.entity, &a.metric, &a.instance).cmp(&(&b.rule, b.entity, &b.metric, &b.instance))
+        });
+        serde_json::to_string(&rows).map_err(|error| StoreError::Corrupt(format!("kept forecasts: {error}")))
+    }
+
+    pub(super) fn read(host: HostId, written_ms: i64, body: &str) -> Result<Self, serde_json::Error> {
+        let rows: Vec<NoteRow> = serde_json::from_str(body)?;
+        let notes = rows.into_iter().map(|row| {
+            let key = SeriesKey { host, entity: row.entity, metric: row.metric, instance: row.instance };
+            ((row.rule, key), row.note)
+        });
+        Ok(Self { written_ms, answers: None, notes: notes.collect() })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    const STEP_MS: i64 = 300_000;
+
+    fn calm() -> Note {
+        let rest = Rest { calm: Calm { below: 60.0, rise: 10.0 }, low: 40.0 };
+        Note {
+            judged_to_ms: 10 * STEP_MS,
+            full_ms: 10 * STEP_MS,
+            probability: 0.0,
+            model: 0,
+            rest: Some(rest),
+            threshold: 90.0,
+            horizon_ms: 12 * STEP_MS,
+            kept: Kept::default(),
+        }
+    }
+
+    fn passes(note: &Note, levels: &[f64], closed: i64) -> bool {
+        let means: Vec<(i64, f64)> = (0..).map(|i| (9 + i) * STEP_MS).zip(levels.iter().copied()).collect();
+        note.passed(&means, closed * STEP_MS, STEP_MS).is_some()
+    }
+
+    #[test]
+    fn calm_series_passes_only_where_every_bucket_was_seen_low_and_steady() {
+        let note = calm();
+        assert!(passes(&note, &[40.0, 41.0, 42.0], 11), "older buckets of the look do not count");
+        assert!(passes(&note, &[], 10), "nothing new, nothing to judge");
+        assert!(passes(&note, &[99.0, 99.0, 45.0, 46.0, 47.0], 13));
+        assert!(!passes(&note, &[40.0, 41.0, 42.0], 12), "a bucket is missing");
+        assert!(passes(&note, &[40.0; 26], 10 + LOOK_BUCKETS));
+        assert!(!passes(&note, &[40.0; 27], 11 + LOOK_BUCKETS), "longer ago than a look reaches");
+        assert!(!passes(&note, &[40.0, 41.0, 60.0], 11), "where a crossing begins to be possible");
+        assert!(!passes(&note, &[40.0, 41.0, 51.0], 11), "a steeper rise than ever");
+        assert!(!passes(&note, &[40.0, 41.0], 9), "a clock that went back");
+        assert!(!passes(&Note { rest: None, ..note }, &[40.0, 41.0, 42.0], 11));
+    }
+
+    #[test]
+    fn rise_is_counted_from_the_lowest_since_the_last_full_judgement() {
+        let mut note = calm();
+        for (bucket, level) in [(11, 35.0), (12, 38.0), (13, 44.0)] {
+            let passed = note.passed(&[(bucket * STEP_MS, level)], bucket * STEP_MS, STEP_MS).unwrap();
+            note.pass(passed);
+        }
+        assert_eq!(note.rest.map(|rest| rest.low), Some(35.0));
+        assert!(note.passed(&[(14 * STEP_MS, 45.5)], 14 * STEP_MS, STEP_MS).is_none());
+    }
+}

@@ -281,7 +281,7 @@ fn causality(manifest: &file::Manifest, base: &Path, model: &Model, rows: &[Stri
             let mut known = replay::Replay::new(task, &model);
             let mut whole = rows[index].as_str();
             for (tick, new) in replay::ticks(&points) {
-                let row = known.tick(&new.to_vec(), tick).unwrap_or_default();
+                let row = known.tick(new, tick).unwrap_or_default();
                 ticks.fetch_add(1, Ordering::Relaxed);
                 let Some(rest) = whole.strip_prefix(&row) else {
                     break;

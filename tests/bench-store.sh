@@ -171,6 +171,15 @@ reading() {
     return 0
 }
 
+# What the server uses while nobody sends: that much of the account of a load is not its blocks'.
+idle() {
+    local before after
+    before=$(awk '{print $14 + $15}' "/proc/$server/stat")
+    sleep 20
+    after=$(awk '{print $14 + $15}' "/proc/$server/stat")
+    awk -v ticks=$((after - before)) 'BEGIN { printf "idle, server: %.1f ms of processor time a second\n", ticks * 10 / 20 }'
+}
+
 # The same number of blocks from few and from many hosts, and merging of an hour of each at a sample a minute.
 linear() {
     for count in ${LINEAR:-100 1000 10000}; do
@@ -178,6 +187,9 @@ linear() {
         fresh "$1"
         "$fleet" preload --database "$database_url" --hosts "$count" --days 0
         run_server "$1" 86400000
+        # A server that starts reads the names of all hosts once; then what it costs to have them, silent.
+        sleep $((5 + count / 400))
+        idle
         load --hosts "$count" --preloaded --minutes $((1 + (20000 + count - 1) / count)) --ticks 6
         stop_server
         fresh "$1"
@@ -191,6 +203,8 @@ linear() {
         fresh "$1"
         "$fleet" preload --database "$database_url" --hosts "${PAST_HOSTS:-60}" --days "$days" --full-days 2
         run_server "$1" 86400000
+        sleep 10
+        idle
         load --hosts "${PAST_HOSTS:-60}" --preloaded --minutes 201 --ticks 6
         stop_server
         run_server "$1" 2000

@@ -2,7 +2,6 @@
 //! threshold: `cargo run -p forewarn-server --example families -- target/families 7 6` (folder, seed, series a kind).
 //! It shows what of the forecast generalises; its figures choose no setting.
 
-#[allow(dead_code, reason = "only the dice are wanted")]
 #[path = "../tests/stories/mod.rs"]
 mod stories;
 
@@ -284,7 +283,7 @@ fn monday(dice: &mut Dice, crosses: bool, days: usize) -> Vec<f64> {
     let (base, peak) = (dice.between(22.0, 28.0), dice.between(if crosses { 38.0 } else { 30.0 }, 44.0));
     let mut wander = 0.0;
     each(days, |i| {
-        let monday = if crosses && i / DAY % 7 == 0 { 1.35 } else { 1.0 };
+        let monday = if crosses && (i / DAY).is_multiple_of(7) { 1.35 } else { 1.0 };
         wander = 0.93 * wander + 1.8 * dice.normal();
         base + peak * office(i) * monday * (1.0 + 0.004 * i as f64 / PER_DAY) + wander + 1.2 * dice.normal()
     })

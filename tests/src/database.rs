@@ -81,6 +81,14 @@ impl MariaDb {
         Ok(())
     }
 
+    /// Starts it again if it ended by itself, as its supervisor would.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn supervise(&mut self) -> Result<()> {
+        if self.daemon.as_mut().is_some_and(Process::is_running) { Ok(()) } else { self.restart() }
+    }
+
     /// Kills it as a power cut would.
     ///
     /// # Errors

@@ -137,7 +137,7 @@ impl Place {
 struct Segment {
     bytes: u64,
     /// Blocks that have not been acknowledged.
-    waiting: usize,
+    waiting: u64,
     /// Whether it says of blocks, maybe of older segments, that they are done.
     says_done: bool,
 }
@@ -150,6 +150,10 @@ struct Index {
     /// The newest positions and the segment that they are in.
     positions: Option<(u64, Vec<u8>)>,
     damaged: u64,
+    /// Bytes of all blocks that wait, and of those that are files of their own or in memory.
+    waiting_bytes: u64,
+    file_bytes: u64,
+    memory_bytes: u64,
     /// Files that a crash left half written.
     scraps: Vec<String>,
 }
@@ -160,7 +164,7 @@ impl Index {
         let mut segments = Vec::new();
         for (name, bytes) in disk.list()? {
             if let Some(key) = Key::parse(&name) {
-                index.blocks.insert(key, Place::File { bytes });
+                index.insert(key, Place::File { bytes });
             } else if let Some(number) = segment_number(&name) {
                 segments.push((number, bytes));
             } else if name.ends_with(".tmp") {
@@ -197,25 +201,29 @@ impl Index {
     }
 
     fn insert(&mut self, key: Key, place: Place) {
-        if let Place::Record { segment, .. } = &place {
-            self.segments.entry(*segment).or_default().waiting += 1;
-        }
+        self.count(&place, u64::wrapping_add);
         if let Some(replaced) = self.blocks.insert(key, place) {
-            self.forget(&replaced);
+            self.count(&replaced, u64::wrapping_sub);
         }
     }
 
     fn remove(&mut self, key: Key) -> Option<Place> {
         let place = self.blocks.remove(&key)?;
-        self.forget(&place);
+        self.count(&place, u64::wrapping_sub);
         Some(place)
     }
 
-    fn forget(&mut self, place: &Place) {
-        if let Place::Record { segment, .. } = place
-            && let Some(segment) = self.segments.get_mut(segment)
-        {
-            segment.waiting = segment.waiting.saturating_sub(1);
+    /// Adds a block to the sums, or takes it away.
+    fn count(&mut self, place: &Place, change: fn(u64, u64) -> u64) {
+        self.waiting_bytes = change(self.waiting_bytes, place.bytes());
+        match place {
+            Place::Record { segment, .. } => {
+                if let Some(segment) = self.segments.get_mut(segment) {
+                    segment.waiting = change(segment.waiting, 1);
+                }
+            }
+            Place::File { bytes } => self.file_bytes = change(self.file_bytes, *bytes),
+            Place::Memory { .. } => self.memory_bytes = change(self.memory_bytes, place.bytes()),
         }
     }
 }
@@ -303,7 +311,7 @@ impl Spool {
         }
         self.index.insert(key, Place::Memory { block, positions });
         self.memory.push_back(key);
-        while self.memory_bytes() > MEMORY_BYTES_MAX {
+        while self.index.memory_bytes > MEMORY_BYTES_MAX {
             let Some(key) = self.memory.pop_front() else { break };
             self.index.remove(key);
             self.dropped += 1;
@@ -455,7 +463,9 @@ impl Spool {
     /// Drops the oldest until so many bytes fit below the cap.
     fn make_room(&mut self, bytes: u64) {
         while self.disk_bytes() + bytes > self.bytes_max {
-            let file = self.index.blocks.iter().find(|(_, place)| matches!(place, Place::File { .. }));
+            let mut blocks = self.index.blocks.iter();
+            let is_file = |place: &Place| matches!(place, Place::File { .. });
+            let file = if self.index.file_bytes > 0 { blocks.find(|(_, place)| is_file(place)) } else { None };
             if let Some(key) = file.map(|(key, _)| *key) {
                 self.remove(key);
                 self.dropped += 1;
@@ -463,27 +473,24 @@ impl Spool {
             }
             let kept = self.index.positions.as_ref().map(|(segment, _)| *segment);
             let Some(number) = self.index.segments.keys().copied().find(|number| Some(*number) != kept) else { break };
-            let before = self.index.blocks.len();
-            self.index.blocks.retain(|_, place| !matches!(place, Place::Record { segment, .. } if *segment == number));
-            self.dropped += (before - self.index.blocks.len()) as u64;
+            let is_in = |place: &Place| matches!(place, Place::Record { segment, .. } if *segment == number);
+            let gone: Vec<Key> =
+                self.index.blocks.iter().filter(|(_, place)| is_in(place)).map(|(key, _)| *key).collect();
+            self.dropped += gone.len() as u64;
+            gone.into_iter().for_each(|key| drop(self.index.remove(key)));
             self.current.take_if(|current| *current == number);
             self.remove_segment(number);
         }
     }
 
     fn disk_bytes(&self) -> u64 {
-        let files = self.index.blocks.values().filter(|place| matches!(place, Place::File { .. }));
-        self.index.segments.values().map(|segment| segment.bytes).sum::<u64>() + files.map(Place::bytes).sum::<u64>()
-    }
-
-    fn memory_bytes(&self) -> u64 {
-        self.memory.iter().filter_map(|key| self.index.blocks.get(key)).map(Place::bytes).sum()
+        self.index.segments.values().map(|segment| segment.bytes).sum::<u64>() + self.index.file_bytes
     }
 
     /// Whether a block waits in memory, because the disk refused it.
     #[must_use]
     pub(crate) fn is_in_memory(&self) -> bool {
-        self.memory_bytes() > 0
+        self.index.memory_bytes > 0
     }
 
     /// Blocks that wait.
@@ -495,7 +502,7 @@ impl Spool {
     /// Bytes that wait, on disk and in memory.
     #[must_use]
     pub(crate) fn bytes(&self) -> u64 {
-        self.index.blocks.values().map(Place::bytes).sum()
+        self.index.waiting_bytes
     }
 
     /// Counts a block that the server refused for good.

@@ -5,11 +5,12 @@ use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::daemon::Daemon;
 use crate::engine::Engine;
 use crate::network::{Namespace, enter};
+use crate::process::run;
 use crate::program::program;
 use crate::server::Server;
 
@@ -95,5 +96,16 @@ impl Agent {
     #[must_use]
     pub fn data_folder(&self) -> PathBuf {
         self.daemon.folder().join("data")
+    }
+
+    /// Blocks that wait in its spool, as `forewarn-agent spool` tells a user.
+    ///
+    /// # Errors
+    /// When the spool cannot be read.
+    pub fn waiting_blocks(&self) -> Result<usize> {
+        let mut command = Command::new(program("forewarn-agent")?);
+        let listed = run(command.arg("spool").arg("--data-dir").arg(self.data_folder()))?;
+        let count = listed.lines().last().and_then(|line| line.strip_suffix(" blocks wait")).context(listed.clone())?;
+        Ok(count.parse()?)
     }
 }

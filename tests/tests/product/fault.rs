@@ -114,13 +114,11 @@ fn every_sample_is_stored_once_after_an_outage(store: &Store, outage: Duration) 
     tell(&format!("fault: a block arrived {} ms after the network was back", now_ms() - healed_ms));
     server.kill().unwrap();
     server.restart().unwrap();
-    let spool = agent.data_folder().join("spool");
-    let waiting = || std::fs::read_dir(&spool).map(Iterator::count);
-    wait_until("the backlog to drain", RETRY_MAX + SOON, || Ok((waiting()? <= 1).then_some(()))).unwrap();
+    wait_until("the backlog to drain", RETRY_MAX + SOON, || Ok((agent.waiting_blocks()? <= 1).then_some(()))).unwrap();
     tell(&format!("fault: all were stored {} ms after the network was back", now_ms() - healed_ms));
     std::thread::sleep(CALM / 3);
     assert!(agent.stop().unwrap().success());
-    assert_eq!(waiting().unwrap(), 0, "a block still waits after the farewell");
+    assert_eq!(agent.waiting_blocks().unwrap(), 0, "a block still waits after the farewell");
     let log = agent.log_text();
     assert!(log.contains("cannot be reached") && log.contains("takes blocks again"), "{log}");
 

@@ -1,16 +1,13 @@
 //! The database goes away and comes back: who is told, what the agents are answered, what is stored in the end. With one
 //! server and with two on one database.
 
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use forewarn_common::id::EntityId;
 use forewarn_tests::agent::Agent;
 use forewarn_tests::chat::{ChatRoom, Robot, SECRET};
 use forewarn_tests::database::Store;
-use forewarn_tests::process::run;
-use forewarn_tests::program::program;
 use forewarn_tests::server::Server;
 use forewarn_tests::{now_ms, wait_until};
 
@@ -72,15 +69,9 @@ fn a_lost_database_is_told_once_by_one_server_and_nothing_acknowledged_is_missin
     store.as_mariadb().unwrap().restart().unwrap();
     room.wait_for("the news that the database is back", SOON, |message| message.says(BACK)).unwrap();
     tell(&format!("outage: told {} ms after the database was started again", now_ms() - back_ms));
-    let (folder, binary) = (agent.data_folder(), program("forewarn-agent").unwrap());
-    let waiting = || -> Result<usize> {
-        let listed = run(Command::new(&binary).arg("spool").arg("--data-dir").arg(&folder))?;
-        let count = listed.lines().last().and_then(|line| line.strip_suffix(" blocks wait")).context(listed.clone())?;
-        Ok(count.parse()?)
-    };
-    wait_until("the backlog to drain", SOON + SOON, || Ok((waiting()? <= 1).then_some(()))).unwrap();
+    wait_until("the backlog to drain", SOON + SOON, || Ok((agent.waiting_blocks()? <= 1).then_some(()))).unwrap();
     assert!(agent.stop().unwrap().success());
-    assert_eq!(waiting().unwrap(), 0, "a block still waits after the farewell");
+    assert_eq!(agent.waiting_blocks().unwrap(), 0, "a block still waits after the farewell");
     assert_every_sample_once(&store, &host);
     assert_eq!((told(&room, GONE), told(&room, BACK)), (1, 1));
     assert!(!first.log_text().contains(SECRET) && !second.log_text().contains(SECRET));

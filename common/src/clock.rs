@@ -17,7 +17,17 @@ pub fn boot_ms() -> i64 {
 /// Microseconds of `CLOCK_MONOTONIC`, for protocols that ask for it.
 #[must_use]
 pub fn monotonic_us() -> u64 {
-    let time = clock_gettime(ClockId::Monotonic);
+    micros(ClockId::Monotonic)
+}
+
+/// Microseconds of processor time that this thread has taken.
+#[must_use]
+pub fn thread_us() -> u64 {
+    micros(ClockId::ThreadCPUTime)
+}
+
+fn micros(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
     u64::try_from(time.tv_sec * 1_000_000 + time.tv_nsec / 1000).unwrap_or(0)
 }
 

@@ -6,7 +6,9 @@ mod stories;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use forewarn_server::forecast::Model;
 use forewarn_server::replay::{BacktestArgs, ForecastArgs, backtest, forecast_file, read_model};
@@ -111,4 +113,39 @@ fn one_file_is_answered_in_words_and_as_a_picture() {
     assert!(said.starts_with("warning: "), "said {said}");
     let svg = std::fs::read_to_string(plot).unwrap();
     assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>") && !svg.contains("NaN"));
+}
+
+#[test]
+fn interrupted_program_ends_soon_says_so_and_leaves_the_old_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = manifest(folder.path());
+    // Enough of the same that no machine is done with it before the signal.
+    let text: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&manifest).unwrap()).unwrap();
+    let again = |task: &serde_json::Value, i: usize| {
+        let mut task = task.clone();
+        task["id"] = format!("{}-{i}", task["id"].as_str().unwrap()).into();
+        task
+    };
+    let tasks = text["series"].as_array().unwrap();
+    let series: Vec<_> = (0..2000).map(|i| again(&tasks[i % tasks.len()], i)).collect();
+    std::fs::write(&manifest, serde_json::json!({ "series": series }).to_string()).unwrap();
+    let out = folder.path().join("out.csv");
+    std::fs::write(&out, "old").unwrap();
+    let files = || std::fs::read_dir(folder.path()).unwrap().count();
+    let before = files();
+
+    let mut program = Command::new(env!("CARGO_BIN_EXE_forewarn-server"));
+    program.arg("backtest").arg("--manifest").arg(&manifest).arg("--out").arg(&out).stderr(Stdio::piped());
+    let program = program.spawn().unwrap();
+    // The signal may come before the program listens for it: then it dies of it, which is no test of ours.
+    std::thread::sleep(Duration::from_secs(2));
+    let begun = Instant::now();
+    let kill = Command::new("sh").arg("-c").arg(format!("kill -INT {}", program.id())).status().unwrap();
+    assert!(kill.success());
+    let ended = program.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("cancelled"), "{said}");
+    assert!(begun.elapsed() < Duration::from_secs(10), "it went on for {:?}", begun.elapsed());
+    assert_eq!((std::fs::read_to_string(out).unwrap().as_str(), files()), ("old", before));
 }

@@ -164,8 +164,11 @@ impl Place {
     }
 
     async fn round(&mut self) -> Tally {
+        self.round_at(BEGIN_MS + self.pushed * STEP_MS + CLOSE_AFTER_MS + 1).await
+    }
+
+    async fn round_at(&mut self, now_ms: i64) -> Tally {
         let (_go_on, stop) = watch::channel(false);
-        let now_ms = BEGIN_MS + self.pushed * STEP_MS + CLOSE_AFTER_MS + 1;
         self.forecaster.round(&self.jobs, &stop, now_ms).await.unwrap();
         self.forecaster.last_period()
     }
@@ -247,6 +250,29 @@ async fn answers_after_a_restart_are_those_without_one() {
     }
     let warned = killed.answers().await.iter().filter(|known| known.forecast.warned).count();
     assert!(warned > 0, "the story is one of warnings");
+}
+
+#[tokio::test]
+async fn clock_that_was_set_back_stops_no_forecast_and_ends_no_warning() {
+    let mut place = Place::new(Id::MemUsedRatio, mixed).await;
+    for _ in 0..3 {
+        place.next().await;
+    }
+    let warned = |answers: &[StoredForecast]| answers.iter().filter(|known| known.forecast.warned).count();
+    let before = warned(&place.answers().await);
+    assert!(before > 0, "the story is one of warnings");
+    // What comes by the right time from now on, is of the past for who had the wrong one.
+    let set_back_ms = BEGIN_MS + (place.pushed - 12) * STEP_MS + CLOSE_AFTER_MS + 1;
+    for restarted in [false, true] {
+        if restarted {
+            place.restart();
+        }
+        for round in 0..2 {
+            let tally = place.round_at(set_back_ms + round * STEP_MS).await;
+            assert_eq!((tally.judged + tally.calm, tally.left_over), (SERIES, 0), "round {round}, {restarted}");
+        }
+        assert_eq!(warned(&place.answers().await), before, "what stood, stands");
+    }
 }
 
 /// Disks that all fill up in about a day.

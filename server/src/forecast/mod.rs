@@ -110,6 +110,8 @@ struct Window {
     /// Buckets since the last one with a sample.
     age: usize,
     distances: VecDeque<u32>,
+    /// The usual one of them; 0 of none.
+    usual: usize,
 }
 
 impl Window {
@@ -117,10 +119,7 @@ impl Window {
     fn push(&mut self, number: i64, mean: f32) -> Option<(f64, bool)> {
         if mean.is_finite() {
             if self.last_value.is_some() {
-                self.distances.push_back(self.age as u32 + 1);
-                if self.distances.len() > DISTANCES_MAX {
-                    self.distances.pop_front();
-                }
+                self.learn_distance(self.age as u32 + 1);
             }
             self.last_value = Some(f64::from(mean));
             self.age = 0;
@@ -135,15 +134,27 @@ impl Window {
         Some((value, self.age > self.stale_after()))
     }
 
-    /// The usual distance between buckets with a sample: the lower quartile, so that random gaps
-    /// do not pass for a slow rhythm.
-    fn distance(&self) -> usize {
-        if self.distances.is_empty() {
-            return 1;
+    /// Remembers a distance. The usual one is the lower quartile, so that random gaps do not pass for a slow rhythm.
+    fn learn_distance(&mut self, distance: u32) {
+        let full = self.distances.len() == DISTANCES_MAX;
+        let leaves = if full { self.distances.pop_front() } else { None };
+        self.distances.push_back(distance);
+        // A regular series changes nothing here, bucket after bucket.
+        if leaves == Some(distance) || (distance == 1 && self.usual == 1 && leaves.is_none()) {
+            return;
         }
-        let mut sorted: Vec<u32> = self.distances.iter().copied().collect();
+        let mut sorted = [0; DISTANCES_MAX];
+        let sorted = &mut sorted[..self.distances.len()];
+        for (place, distance) in sorted.iter_mut().zip(&self.distances) {
+            *place = *distance;
+        }
         sorted.sort_unstable();
-        (sorted[sorted.len() / 4] as usize).max(1)
+        self.usual = sorted[sorted.len() / 4] as usize;
+    }
+
+    /// The usual distance between buckets with a sample.
+    fn distance(&self) -> usize {
+        self.usual.max(1)
     }
 
     fn stale_after(&self) -> usize {

@@ -61,6 +61,8 @@ pub(super) fn routes() -> Vec<Route> {
         )
         .reads(&["metric", "by", "from_ms", "to_ms", "limit", "quantiles"])
         .gives::<view::Rank>(OK),
+        route!(read("/api/v1/forecasting", "What the last round of forecasts came to on this server"), forecasting)
+            .gives::<view::Forecasting>(OK),
         route!(read("/api/v1/incidents", "Incidents, newest first"), overview::incidents)
             .reads(&["state", "host", "cursor"])
             .gives::<view::IncidentPage>(OK),
@@ -102,6 +104,10 @@ async fn health(app: Arc<App>, call: Call) -> Result<Response, Refused> {
         now_ms: call.now_ms,
     };
     Ok(json(if well { OK } else { StatusCode::SERVICE_UNAVAILABLE }, &health))
+}
+
+async fn forecasting(app: Arc<App>, call: Call) -> Result<Response, Refused> {
+    Ok(json(OK, &view::Forecasting { now_ms: call.now_ms, last_period: app.judge.period() }))
 }
 
 async fn document(_: Arc<App>, _: Call) -> Result<Response, Refused> {

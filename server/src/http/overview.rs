@@ -63,6 +63,7 @@ impl Parts {
             entity_name: self.name_of(known.key.entity),
             metric: known.key.metric.clone(),
             instance: known.key.instance.clone(),
+            model: known.model.clone(),
             forecast: known.forecast.clone(),
         };
         let mut outlooks: Vec<_> = self.forecasts.iter().map(outlook).collect();

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::forecast::train::{Report, TrainedModel};
 use crate::model::channel::{ChannelKind, DeliveryState, Language};
-use crate::model::forecast::{BandPoint, Forecast};
+use crate::model::forecast::{BandPoint, Forecast, Period};
 use crate::model::incident::{Evidence, IncidentKind, IncidentState, Transition};
 use crate::model::rule::Condition;
 use crate::model::trained::{Adoption, Selection};
@@ -24,6 +24,15 @@ pub struct Health {
     pub version: String,
     /// The server's clock.
     pub now_ms: i64,
+}
+
+/// Whether forecasts keep up.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Forecasting {
+    /// The server's clock.
+    pub now_ms: i64,
+    /// What the last whole period came to; none before there was one.
+    pub last_period: Option<Period>,
 }
 
 /// Name and password.
@@ -113,6 +122,9 @@ pub struct Outlook {
     pub metric: String,
     /// Mount point and the like.
     pub instance: String,
+    /// The trained model that it was judged by; none by the site's settings.
+    #[serde(default)]
+    pub model: Option<String>,
     /// The answer.
     pub forecast: Forecast,
 }

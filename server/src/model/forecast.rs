@@ -29,6 +29,39 @@ pub struct Forecast {
     pub band: Vec<BandPoint>,
 }
 
+/// What the rounds of forecasts of one period came to on one server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Period {
+    /// When it ended, unix milliseconds.
+    pub ended_ms: i64,
+    /// How long it is: every series has its turn once.
+    pub period_ms: i64,
+    /// Hosts whose turns are taken by this server.
+    pub hosts: u32,
+    /// Series that were judged in full.
+    pub judged: u32,
+    /// Calm series that were looked at, and keep the answer they had.
+    pub looked_at: u32,
+    /// Series that there was no time for: judged at their next turn.
+    pub left_over: u32,
+    /// Of those judged, how many were learnt again from their stored history.
+    pub learnt_again: u32,
+    /// Heavy fits (a decomposition into seasons and trend).
+    pub heavy_fits: u32,
+    /// Series that were judged while their heavy fit waits for its turn.
+    pub heavy_fits_waiting: u32,
+    /// Time that all turns took from begin to end, waiting for the database included.
+    pub duration_ms: i64,
+    /// Processor time of the judgements alone, reading and writing apart.
+    pub processor_ms: i64,
+    /// Of that, the judgements with a heavy fit in them.
+    pub heavy_fit_ms: i64,
+    /// Time that forecasts may take of a period.
+    pub budget_ms: i64,
+    /// Memory of the states that are carried from turn to turn.
+    pub carried_bytes: u64,
+}
+
 /// Exactly one of four; "ok" is never said of a series that is over its threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "is", rename_all = "snake_case")]

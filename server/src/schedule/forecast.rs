@@ -8,18 +8,19 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use forewarn_common::block::EntityKind;
 use forewarn_common::clock;
 use forewarn_common::id::{EntityId, HostId};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::Jobs;
 use super::book::{Book, CALM_FOR_MS, LOOK_BUCKETS, Name, Note, Passed, Rest};
 use crate::adopted::{Adopted, site_model};
 use crate::forecast::{self, Model};
-use crate::model::forecast::{Forecast, State};
+use crate::judge::Judge;
+use crate::model::forecast::{Forecast, Period, State};
 use crate::model::host::Host;
 use crate::model::rule::{Condition, Rule};
 use crate::model::series::{SeriesInfo, SeriesKey};
@@ -33,6 +34,8 @@ const CATCH_UP_BUCKETS: i64 = 24;
 const SERIES_READ_MAX: usize = 16;
 /// States that are carried may take this much; the others are learnt again at each of their turns.
 const CARRIED_BYTES_MAX: usize = 16 << 20;
+/// While there is room for one more state, every state is offered.
+const STATE_BYTES: usize = 1 << 20;
 /// Share of the time that forecasts may take of one core, heavy fits included …
 const BUDGET_RATIO: f64 = 0.1;
 /// … and what every host may take at least at its turn, where there are no more hosts than these.
@@ -44,6 +47,8 @@ const FITS_RATIO: f64 = 0.1;
 const FITS_MIN: usize = 8;
 /// Books are written this often at most.
 const BOOK_EVERY_MS: i64 = 3_600_000;
+/// Who is there is asked this often at most: of ten thousand hosts it takes some 50 ms.
+const MEET_EVERY_MS: i64 = 5_000;
 /// From this probability on a series is judged before others.
 const LIKELY: f32 = 0.3;
 
@@ -89,6 +94,8 @@ pub struct Tally {
     pub fit_us: i64,
     /// Series that were judged while their heavy fit waits for its turn.
     pub fits_waiting: usize,
+    /// Microseconds of the judgements, reading and writing apart.
+    pub work_us: i64,
     /// Microseconds of all turns.
     pub spent_us: i64,
 }
@@ -96,13 +103,56 @@ pub struct Tally {
 /// Microseconds of a clock that does not jump.
 type Stopwatch = Arc<dyn Fn() -> i64 + Send + Sync>;
 
+/// Something to do on the thread of the judgements.
+type Work = Box<dyn FnOnce() + Send>;
+
+/// The one thread on which series are judged. What a thread lets go of stays with it for the next time: one has the
+/// room of a chunk of states, each of the runtime's many would have it too.
+#[derive(Default)]
+struct Worker {
+    queue: Option<mpsc::Sender<Work>>,
+}
+
+impl Worker {
+    async fn run<T: Send + 'static>(&mut self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
+        let (done, result) = oneshot::channel();
+        let mut work: Work = Box::new(move || {
+            // Who asked may be gone: the server stops.
+            let _ = done.send(work());
+        });
+        if let Some(queue) = &self.queue {
+            match queue.send(work) {
+                Ok(()) => return result.await.map_err(failed),
+                // The thread ended abnormally with the work before.
+                Err(mpsc::SendError(back)) => work = back,
+            }
+        }
+        let (queue, works) = mpsc::channel::<Work>();
+        let thread = std::thread::Builder::new().name("forecast".to_owned());
+        thread.spawn(move || works.iter().for_each(|work| work())).map_err(failed)?;
+        queue.send(work).map_err(failed)?;
+        self.queue = Some(queue);
+        result.await.map_err(failed)
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Setup(format!("a forecast ended abnormally: {error}"))
+}
+
 /// Who forecasts, and what is carried from turn to turn. Nothing of it is lost for good with the process.
 pub struct Forecaster {
     carried: HashMap<Name, Carried>,
     carried_bytes: usize,
     books: HashMap<HostId, Book>,
+    /// Books and notes at the begin of this look.
+    known: (usize, usize),
+    /// The hosts whose turns are taken here, in the order of their names, and when that was asked.
+    order: Vec<HostId>,
+    met_ms: Option<i64>,
     due_ms: HashMap<HostId, i64>,
     stopwatch: Stopwatch,
+    worker: Worker,
     tally: Tally,
     tallied_ms: i64,
     last: Tally,
@@ -126,7 +176,38 @@ struct Judged {
     fit_us: i64,
 }
 
+/// What is left of a question that was judged.
+struct Said {
+    question: Question,
+    answer: Forecast,
+    /// Of the grid, where a warning stands: kept with its incident.
+    digest: Option<String>,
+    note: Note,
+    fits: usize,
+    fit_us: i64,
+    fit_waits: bool,
+    carried: Option<Carried>,
+}
+
 impl Judged {
+    /// Lets go of the state unless it is worth more than this.
+    fn said(self, floor: Option<f32>) -> Said {
+        let note = self.note();
+        let worth = if note.rest.is_some() { -1.0 } else { note.probability };
+        let is_worthy = floor.is_none_or(|floor| worth > floor);
+        let Self { question, read_to_ms, state, answer, fit_us, .. } = self;
+        Said {
+            digest: answer.warned.then(|| state.digest()),
+            fits: state.fits_made(),
+            fit_waits: state.fit_waits(),
+            carried: is_worthy.then(|| Carried { read_to_ms, bytes: state.bytes(), state, worth }),
+            question,
+            answer,
+            note,
+            fit_us,
+        }
+    }
+
     fn note(&self) -> Note {
         // What is not said to be stable must be judged again: it may be stale, too short, over.
         let calm = self.state.calm(self.question.threshold).filter(|_| self.answer.state == State::Stable);
@@ -151,8 +232,12 @@ impl Forecaster {
             carried: HashMap::new(),
             carried_bytes: 0,
             books: HashMap::new(),
+            known: (0, 0),
+            order: Vec::new(),
+            met_ms: None,
             due_ms: HashMap::new(),
             stopwatch,
+            worker: Worker::default(),
             tally: Tally::default(),
             tallied_ms: 0,
             last: Tally::default(),
@@ -177,94 +262,105 @@ impl Forecaster {
     /// The database does not answer; what is left is tried again at the next look.
     pub async fn round(&mut self, jobs: &Jobs, stop: &watch::Receiver<bool>, now_ms: i64) -> Result<(), StoreError> {
         let every_ms = jobs.settings.judge.forecast_every_ms;
-        let hosts = jobs.store.hosts().await?;
-        let known: HashSet<HostId> = hosts.iter().map(|host| host.id).collect();
-        self.due_ms.retain(|id, _| known.contains(id));
-        for host in hosts.iter().filter(|host| jobs.share.owns(host.id)) {
-            self.due_ms.entry(host.id).or_insert(now_ms);
-        }
+        self.meet(jobs, now_ms).await?;
+        self.known = (self.books.len(), self.books.values().map(|book| book.notes.len()).sum());
         let mut adopted = None;
-        for host in hosts {
-            if !jobs.share.owns(host.id) {
-                // Another server goes on from the stored history; what was carried would be of the past.
-                if self.due_ms.remove(&host.id).is_some() {
-                    self.forget(host.id);
-                }
+        for id in self.order.clone() {
+            // A host that is due beyond the next period was put there by a clock that has been set back since.
+            let due_ms = self.due_ms.get(&id);
+            if due_ms.is_none_or(|due_ms| (1..=every_ms).contains(&(due_ms - now_ms))) {
                 continue;
             }
+            let Some(host) = jobs.store.host(id).await?.filter(|_| jobs.share.owns(id)) else {
+                self.part(id);
+                continue;
+            };
             // At once when first seen; then a host's turn within the period follows from its id, so that hosts do
             // not come all at once.
-            let stagger_ms = i64::from(u16::from_le_bytes([host.id.0[0], host.id.0[1]])) % every_ms;
-            let due_ms = *self.due_ms.entry(host.id).or_insert(now_ms);
-            if due_ms <= now_ms {
-                let round_ms = now_ms - (now_ms - stagger_ms).rem_euclid(every_ms);
-                self.due_ms.insert(host.id, round_ms + every_ms);
-                let adopted = match &adopted {
-                    Some(adopted) => Arc::clone(adopted),
-                    None => Arc::clone(adopted.insert(Arc::new(Adopted::load(&jobs.store).await?))),
-                };
-                self.turn(jobs, &host, adopted, now_ms).await?;
-            }
+            let stagger_ms = i64::from(u16::from_le_bytes([id.0[0], id.0[1]])) % every_ms;
+            let round_ms = now_ms - (now_ms - stagger_ms).rem_euclid(every_ms);
+            self.due_ms.insert(id, round_ms + every_ms);
+            let adopted = match &adopted {
+                Some(adopted) => Arc::clone(adopted),
+                None => Arc::clone(adopted.insert(Arc::new(Adopted::load(&jobs.store).await?))),
+            };
+            self.turn(jobs, &host, adopted, now_ms).await?;
             if *stop.borrow() {
                 break;
             }
         }
-        self.report(every_ms, now_ms);
+        self.report(&jobs.judge, every_ms, now_ms);
         Ok(())
     }
 
-    /// Says once a period what it came to: aloud where there was not time for all.
-    fn report(&mut self, every_ms: i64, now_ms: i64) {
-        if now_ms - self.tallied_ms < every_ms {
-            return;
+    /// Asks now and then who is there and whose turns are taken here: a new host waits for this at most.
+    async fn meet(&mut self, jobs: &Jobs, now_ms: i64) -> Result<(), StoreError> {
+        if self.met_ms.is_some_and(|met_ms| (0..MEET_EVERY_MS).contains(&(now_ms - met_ms))) {
+            return Ok(());
         }
-        let budget_ms = (every_ms as f64 * BUDGET_RATIO) as i64;
-        let Tally { judged, calm, learnt_again, left_over, fits, fit_us, fits_waiting, spent_us } = self.tally;
-        let (spent_ms, fit_ms, carried_bytes) = (spent_us / 1000, fit_us / 1000, self.carried_bytes);
-        let series = judged + calm + left_over;
-        if left_over > 0 {
-            tracing::warn!(
-                series,
-                judged,
-                calm,
-                learnt_again,
-                left_over,
-                fits,
-                fit_ms,
-                fits_waiting,
-                spent_ms,
-                budget_ms,
-                "there was no time to forecast all series; the less urgent ones wait for their next turn"
-            );
-        } else if series > 0 {
-            tracing::info!(
-                series,
-                judged,
-                calm,
-                learnt_again,
-                fits,
-                fit_ms,
-                fits_waiting,
-                spent_ms,
-                budget_ms,
-                carried_bytes,
-                "forecasts of a period"
-            );
+        let hosts = jobs.store.hosts().await?;
+        let own: Vec<HostId> = hosts.iter().map(|host| host.id).filter(|id| jobs.share.owns(*id)).collect();
+        let here: HashSet<HostId> = own.iter().copied().collect();
+        // Another server goes on from the stored history; what was carried would be of the past.
+        let gone: Vec<HostId> = self.due_ms.keys().filter(|id| !here.contains(id)).copied().collect();
+        for id in gone {
+            self.part(id);
         }
-        (self.last, self.tally, self.tallied_ms) = (self.tally, Tally::default(), now_ms);
+        for id in &own {
+            self.due_ms.entry(*id).or_insert(now_ms);
+        }
+        (self.order, self.met_ms) = (own, Some(now_ms));
+        Ok(())
     }
 
-    fn forget(&mut self, host: HostId) {
-        self.books.remove(&host);
-        self.carried.retain(|(_, key), _| key.host != host);
-        self.carried_bytes = self.carried.values().map(|carried| carried.bytes).sum();
+    /// Lets go of a host that is gone, or somebody else's.
+    fn part(&mut self, host: HostId) {
+        if self.due_ms.remove(&host).is_some() {
+            self.books.remove(&host);
+            self.carried.retain(|(_, key), _| key.host != host);
+            self.carried_bytes = self.carried.values().map(|carried| carried.bytes).sum();
+        }
+    }
+
+    /// Says once a period what it came to: aloud where there was not time for all.
+    fn report(&mut self, judge: &Judge, every_ms: i64, now_ms: i64) {
+        if (0..every_ms).contains(&(now_ms - self.tallied_ms)) {
+            return;
+        }
+        let Tally { judged, calm, learnt_again, left_over, fits, fit_us, fits_waiting, work_us, spent_us } = self.tally;
+        let period = Period {
+            ended_ms: now_ms,
+            period_ms: every_ms,
+            hosts: self.order.len() as u32,
+            judged: judged as u32,
+            looked_at: calm as u32,
+            left_over: left_over as u32,
+            learnt_again: learnt_again as u32,
+            heavy_fits: fits as u32,
+            heavy_fits_waiting: fits_waiting as u32,
+            duration_ms: spent_us / 1000,
+            processor_ms: work_us / 1000,
+            heavy_fit_ms: fit_us / 1000,
+            budget_ms: (every_ms as f64 * BUDGET_RATIO) as i64,
+            carried_bytes: self.carried_bytes as u64,
+        };
+        if left_over > 0 {
+            tracing::warn!(
+                ?period,
+                "there was no time to forecast all series; the less urgent ones wait for their next turn"
+            );
+        } else if judged + calm > 0 {
+            tracing::info!(?period, "forecasts of a period");
+        }
+        judge.set_period(period);
+        (self.last, self.tally, self.tallied_ms) = (self.tally, Tally::default(), now_ms);
     }
 
     /// Time that a host has at its turn: its share of the budget.
     fn turn_us(&self, questions: usize, every_ms: i64) -> i64 {
         // Hosts that had no turn yet are taken to be like this one.
-        let known: usize = self.books.values().map(|book| book.notes.len()).sum();
-        let unknown = self.due_ms.len().saturating_sub(self.books.len()) * questions;
+        let (books, known) = self.known;
+        let unknown = self.due_ms.len().saturating_sub(books) * questions;
         let share = questions as f64 / (known + unknown).max(questions).max(1) as f64;
         let least_us = TURN_US_MIN * TURN_HOSTS as i64 / self.due_ms.len().max(TURN_HOSTS) as i64;
         ((every_ms as f64 * 1000.0 * BUDGET_RATIO * share) as i64).max(least_us)
@@ -305,14 +401,15 @@ impl Forecaster {
                 continue;
             }
             let chunk: Vec<Question> = chunk.iter().map(|asked| asked.question.clone()).collect();
-            for judged in self.judge(jobs, host.id, chunk, &standing, &terms, span, &mut fits_left).await? {
-                let name = judged.question.name();
-                if judged.answer.warned {
-                    digests.insert(name, judged.state.digest());
+            for mut said in self.judge(jobs, host.id, chunk, &standing, &terms, span, &mut fits_left).await? {
+                let name = said.question.name();
+                if let Some(digest) = said.digest.take() {
+                    digests.insert(name, digest);
                 }
-                let (key, rule) = (judged.question.key.clone(), judged.question.rule.clone());
-                answers.push(StoredForecast { key, rule, forecast: judged.answer.clone() });
-                self.keep(host.id, judged);
+                let (key, rule) = (said.question.key.clone(), said.question.rule.clone());
+                let model = terms.adopted.model_id(&rule, &key, &terms.component).map(str::to_owned);
+                answers.push(StoredForecast { key, rule, model, forecast: said.answer.clone() });
+                self.keep(host.id, said);
             }
         }
         for asked in calm.into_iter().chain(late) {
@@ -458,14 +555,15 @@ impl Forecaster {
         terms: &Terms,
         span: Span,
         fits_left: &mut usize,
-    ) -> Result<Vec<Judged>, StoreError> {
+    ) -> Result<Vec<Said>, StoreError> {
         let mut work = Vec::with_capacity(questions.len());
         let mut spans: HashMap<i64, Vec<Question>> = HashMap::new();
         for question in &questions {
             let name = question.name();
             let note = self.note(question).cloned();
             let carried = self.carried.remove(&name).filter(|_| note.is_some());
-            let carried = carried.filter(|carried| carried.read_to_ms > span.from_ms);
+            // Read further than to now it is from before the clock was set back.
+            let carried = carried.filter(|carried| (span.from_ms + 1..span.now_ms).contains(&carried.read_to_ms));
             if let Some(carried) = &carried {
                 spans.entry(carried.read_to_ms).or_default().push(question.clone());
             }
@@ -489,55 +587,68 @@ impl Forecaster {
         self.tally.learnt_again += work.iter().filter(|(_, carried, _)| carried.is_none()).count();
         let (terms, standing, stopwatch, left) =
             (terms.clone(), standing.clone(), Arc::clone(&self.stopwatch), *fits_left);
-        let judged = tokio::task::spawn_blocking(move || {
-            let mut left = left;
-            work.into_iter()
-                .map(|(question, carried, note)| {
-                    let (model, mark) = (terms.model(&question), terms.mark(&question));
-                    let (state, points, read_to_ms) = match carried {
-                        Some(carried) => {
-                            let points = points.get(&question.key).map(Vec::as_slice).unwrap_or_default();
-                            let read_to_ms = points.last().map_or(carried.read_to_ms, |point| point.0 + 1);
-                            (carried.state, points, read_to_ms)
-                        }
-                        None => {
-                            let means = means.get(&question.key).map(Vec::as_slice).unwrap_or_default();
-                            let warned = standing.contains(&question.name());
-                            let (state, new) = learn_again(&question, note, warned, means, span, &model);
-                            (state, new, span.closed_ms + 1)
-                        }
-                    };
-                    let begun_us = stopwatch();
-                    let state = state.with_fits_left(left);
-                    let mut judged = finish(question, state, points, read_to_ms, span, &model);
-                    judged.model = mark;
-                    let fits = judged.state.fits_made();
-                    judged.fit_us = if fits > 0 { stopwatch() - begun_us } else { 0 };
-                    left = left.saturating_sub(fits);
-                    judged
-                })
-                .collect::<Vec<_>>()
-        });
-        let judged =
-            judged.await.map_err(|error| StoreError::Setup(format!("a forecast ended abnormally: {error}")))?;
+        let floor = self.floor();
+        let (judged, work_us) = self
+            .worker
+            .run(move || {
+                let (mut left, begun_us) = (left, clock::thread_us());
+                let judged = work
+                    .into_iter()
+                    .map(|(question, carried, note)| {
+                        let (model, mark) = (terms.model(&question), terms.mark(&question));
+                        let (state, points, read_to_ms) = match carried {
+                            Some(carried) => {
+                                let points = points.get(&question.key).map(Vec::as_slice).unwrap_or_default();
+                                let read_to_ms = points.last().map_or(carried.read_to_ms, |point| point.0 + 1);
+                                (carried.state, points, read_to_ms)
+                            }
+                            None => {
+                                let means = means.get(&question.key).map(Vec::as_slice).unwrap_or_default();
+                                let warned = standing.contains(&question.name());
+                                let (state, new) = learn_again(&question, note, warned, means, span, &model);
+                                (state, new, span.closed_ms + 1)
+                            }
+                        };
+                        let begun_us = stopwatch();
+                        let state = state.with_fits_left(left);
+                        let mut judged = finish(question, state, points, read_to_ms, span, &model);
+                        judged.model = mark;
+                        let fits = judged.state.fits_made();
+                        judged.fit_us = if fits > 0 { stopwatch() - begun_us } else { 0 };
+                        left = left.saturating_sub(fits);
+                        // States are large: one that will not be carried does not wait for the others of its chunk.
+                        judged.said(floor)
+                    })
+                    .collect::<Vec<_>>();
+                (judged, clock::thread_us().saturating_sub(begun_us))
+            })
+            .await?;
+        self.tally.work_us += work_us as i64;
         for one in &judged {
-            let fits = one.state.fits_made();
-            *fits_left = fits_left.saturating_sub(fits);
-            self.tally.fits += fits;
+            *fits_left = fits_left.saturating_sub(one.fits);
+            self.tally.fits += one.fits;
             self.tally.fit_us += one.fit_us;
-            self.tally.fits_waiting += usize::from(one.state.fit_waits());
+            self.tally.fits_waiting += usize::from(one.fit_waits);
         }
         Ok(judged)
     }
 
+    /// What a state must be worth more than to be carried; none while there is room for all.
+    fn floor(&self) -> Option<f32> {
+        let room = CARRIED_BYTES_MAX.saturating_sub(self.carried_bytes);
+        if room >= STATE_BYTES {
+            None
+        } else {
+            self.carried.values().map(|carried| carried.worth).min_by(f32::total_cmp)
+        }
+    }
+
     /// Writes down what was found, and carries the state where there is room: the likelier a crossing, the sooner.
-    fn keep(&mut self, host: HostId, judged: Judged) {
-        let note = judged.note();
-        let Judged { question, read_to_ms, state, .. } = judged;
+    fn keep(&mut self, host: HostId, said: Said) {
+        let Said { question, note, carried, .. } = said;
         let name = question.name();
-        let worth = if note.rest.is_some() { -1.0 } else { note.probability };
         self.books.entry(host).or_default().notes.insert(name.clone(), note);
-        let carried = Carried { read_to_ms, bytes: state.bytes(), state, worth };
+        let Some(carried) = carried else { return };
         while self.carried_bytes + carried.bytes > CARRIED_BYTES_MAX {
             let least = self.carried.iter().min_by(|a, b| a.1.worth.total_cmp(&b.1.worth));
             match least.map(|(name, other)| (name.clone(), other.worth)) {
@@ -628,13 +739,14 @@ fn learn_again<'a>(
     model: &Model,
 ) -> (forecast::State, &'a [(i64, f64)]) {
     let oldest_ms = span.closed_ms - CATCH_UP_BUCKETS * model.step_ms;
-    let known = note.filter(|note| note.judged_to_ms <= span.closed_ms);
-    let goes_on = known.as_ref().map(|note| note.judged_to_ms).filter(|judged_to_ms| *judged_to_ms >= oldest_ms);
+    // A note of the time to come is from before the clock was set back: what stands, stands.
+    let goes_on =
+        note.as_ref().map(|note| note.judged_to_ms).filter(|to_ms| (oldest_ms..=span.closed_ms).contains(to_ms));
     let learn_to_ms = goes_on.unwrap_or(span.closed_ms - JUDGED_BUCKETS * model.step_ms);
     let (old, new) = means.split_at(means.partition_point(|point| point.0 <= learn_to_ms));
     let empty = forecast::State::new(question.horizon_ms, model);
     let learnt = forecast::learn(empty, old, question.horizon_ms, learn_to_ms + model.close_after_ms, model);
-    let state = match known {
+    let state = match note {
         Some(note) if goes_on.is_some() => learnt.with_kept(note.kept),
         Some(note) => learnt.with_kept(note.kept.standing_only()),
         None => learnt.with_warning(warned),
@@ -792,7 +904,7 @@ mod tests {
             let mut judged = Judged { read_to_ms: end_ms, judged_to_ms: end_ms, ..copy(&one) };
             judged.question.key.instance = format!("/{i}");
             judged.answer.probability = if i >= 390 { 0.9 } else { 0.0 };
-            forecaster.keep(HOST, judged);
+            forecaster.keep(HOST, judged.said(None));
         }
         assert!(forecaster.carried_bytes <= CARRIED_BYTES_MAX);
         assert_eq!(forecaster.carried_bytes, forecaster.carried.values().map(|carried| carried.bytes).sum::<usize>());

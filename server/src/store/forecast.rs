@@ -1,5 +1,7 @@
 //! The last forecasts of each host, and what their makers keep between rounds: one row a host, replaced as a whole.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use diesel::prelude::*;
 use forewarn_common::id::{EntityId, HostId};
 use serde::{Deserialize, Serialize};
@@ -7,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::connection::{Conn, Tx};
 use super::schema::{forecast, forecast_state};
 use super::{Store, StoreError, from_json, host_id, to_json};
-use crate::model::forecast::Forecast;
+use crate::model::forecast::{BandPoint, Forecast};
 use crate::model::series::SeriesKey;
 
 /// A forecast, and what it is of.
@@ -17,6 +19,8 @@ pub struct StoredForecast {
     pub key: SeriesKey,
     /// The id of the rule whose threshold was asked about.
     pub rule: String,
+    /// The id of the trained model that it was judged by; none by the site's settings.
+    pub model: Option<String>,
     /// The answer.
     pub forecast: Forecast,
 }
@@ -27,7 +31,39 @@ struct ForecastRow {
     metric: String,
     instance: String,
     rule: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
+    /// The band, packed; rows of older releases have it within the forecast.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    course: Option<String>,
     forecast: Forecast,
+}
+
+/// Bytes of a packed point: milliseconds after the moment of judgement, then three levels.
+const POINT_BYTES: usize = 16;
+
+/// A band as text is most of an answer, and read and written at each turn. It is only drawn: seven digits will do.
+fn pack(forecast: &mut Forecast) -> Option<String> {
+    let mut bytes = Vec::with_capacity(forecast.band.len() * POINT_BYTES);
+    for point in &forecast.band {
+        bytes.extend_from_slice(&u32::try_from(point.t_ms - forecast.at_ms).ok()?.to_le_bytes());
+        for level in [point.low, point.mid, point.high] {
+            bytes.extend_from_slice(&(level as f32).to_le_bytes());
+        }
+    }
+    forecast.band.clear();
+    (!bytes.is_empty()).then(|| STANDARD_NO_PAD.encode(bytes))
+}
+
+fn unpack(course: &str, at_ms: i64) -> Result<Vec<BandPoint>, StoreError> {
+    let bytes = STANDARD_NO_PAD.decode(course).map_err(|error| StoreError::Corrupt(format!("band: {error}")))?;
+    let points = bytes.chunks_exact(POINT_BYTES).map(|point| {
+        let word = |i: usize| [point[4 * i], point[4 * i + 1], point[4 * i + 2], point[4 * i + 3]];
+        let level = |i: usize| f64::from(f32::from_le_bytes(word(i)));
+        let t_ms = at_ms + i64::from(u32::from_le_bytes(word(0)));
+        BandPoint { t_ms, low: level(1), mid: level(2), high: level(3) }
+    });
+    Ok(points.collect())
 }
 
 impl Store {
@@ -43,11 +79,13 @@ impl Store {
     ) -> Result<(), StoreError> {
         let rows: Vec<ForecastRow> = forecasts
             .into_iter()
-            .map(|stored| ForecastRow {
+            .map(|mut stored| ForecastRow {
+                course: pack(&mut stored.forecast),
                 entity: stored.key.entity,
                 metric: stored.key.metric,
                 instance: stored.key.instance,
                 rule: stored.rule,
+                model: stored.model,
                 forecast: stored.forecast,
             })
             .collect();
@@ -133,11 +171,13 @@ impl Store {
         for (host, body) in self.inner.pool.read(load).await? {
             let host = host_id(&host)?;
             let rows: Vec<ForecastRow> = from_json("forecasts of a host", &body)?;
-            all.extend(rows.into_iter().map(|row| StoredForecast {
-                key: SeriesKey { host, entity: row.entity, metric: row.metric, instance: row.instance },
-                rule: row.rule,
-                forecast: row.forecast,
-            }));
+            for mut row in rows {
+                if let Some(course) = &row.course {
+                    row.forecast.band = unpack(course, row.forecast.at_ms)?;
+                }
+                let key = SeriesKey { host, entity: row.entity, metric: row.metric, instance: row.instance };
+                all.push(StoredForecast { key, rule: row.rule, model: row.model, forecast: row.forecast });
+            }
         }
         Ok(all)
     }

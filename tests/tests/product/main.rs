@@ -13,6 +13,7 @@ mod delivery;
 mod engine;
 mod fault;
 mod fill;
+mod models;
 mod operations;
 mod outage;
 mod packaging;

@@ -276,7 +276,7 @@ async fn forecasts_of_a_host_are_replaced_as_a_whole(place: Place) {
         let agent = Agent::new(number);
         let key =
             SeriesKey { host: agent.host, entity: agent.entity(), metric: metric.into(), instance: "/数据".into() };
-        StoredForecast { key, rule: "disk".into(), forecast: forecast(probability) }
+        StoredForecast { key, rule: "disk".into(), model: Some("m1".into()), forecast: forecast(probability) }
     };
     let (one, two) = (Agent::new(1).host, Agent::new(2).host);
     store.forecasts_put(one, T0, vec![stored(1, "fs_used_ratio", 0.1), stored(1, "x", 0.2)]).await.unwrap();

@@ -303,6 +303,51 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/forecasting": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What the last round of forecasts came to on this server */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Forecasting"];
+                    };
+                };
+                /** @description refused */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Refusal"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/health": {
         parameters: {
             query?: never;
@@ -1896,6 +1941,16 @@ export interface components {
             /** @description Whether a warning stands. A breach does not end it. */
             warned: boolean;
         };
+        /** @description Whether forecasts keep up. */
+        Forecasting: {
+            /** @description What the last whole period came to; none before there was one. */
+            last_period?: components["schemas"]["Period"] | (null);
+            /**
+             * Format: int64
+             * @description The server's clock.
+             */
+            now_ms: number;
+        };
         /** @description The fullest filesystem of a host. */
         Fullest: {
             /** @description Mount point. */
@@ -2395,6 +2450,11 @@ export interface components {
             instance: string;
             /** @description Metric name. */
             metric: string;
+            /**
+             * @description The trained model that it was judged by; none by the site's settings.
+             * @default null
+             */
+            model: string | null;
             /** @description The rule's id. */
             rule: string;
         };
@@ -2411,6 +2471,79 @@ export interface components {
             now_ms: number;
             /** @description Whether any rule with `send` and any channel with `send` exist: whether anybody would be told. */
             sending: boolean;
+        };
+        /** @description What the rounds of forecasts of one period came to on one server. */
+        Period: {
+            /**
+             * Format: int64
+             * @description Time that forecasts may take of a period.
+             */
+            budget_ms: number;
+            /**
+             * Format: uint64
+             * @description Memory of the states that are carried from turn to turn.
+             */
+            carried_bytes: number;
+            /**
+             * Format: int64
+             * @description Time that all turns took from begin to end, waiting for the database included.
+             */
+            duration_ms: number;
+            /**
+             * Format: int64
+             * @description When it ended, unix milliseconds.
+             */
+            ended_ms: number;
+            /**
+             * Format: int64
+             * @description Of that, the judgements with a heavy fit in them.
+             */
+            heavy_fit_ms: number;
+            /**
+             * Format: uint32
+             * @description Heavy fits (a decomposition into seasons and trend).
+             */
+            heavy_fits: number;
+            /**
+             * Format: uint32
+             * @description Series that were judged while their heavy fit waits for its turn.
+             */
+            heavy_fits_waiting: number;
+            /**
+             * Format: uint32
+             * @description Hosts whose turns are taken by this server.
+             */
+            hosts: number;
+            /**
+             * Format: uint32
+             * @description Series that were judged in full.
+             */
+            judged: number;
+            /**
+             * Format: uint32
+             * @description Of those judged, how many were learnt again from their stored history.
+             */
+            learnt_again: number;
+            /**
+             * Format: uint32
+             * @description Series that there was no time for: judged at their next turn.
+             */
+            left_over: number;
+            /**
+             * Format: uint32
+             * @description Calm series that were looked at, and keep the answer they had.
+             */
+            looked_at: number;
+            /**
+             * Format: int64
+             * @description How long it is: every series has its turn once.
+             */
+            period_ms: number;
+            /**
+             * Format: int64
+             * @description Processor time of the judgements alone, reading and writing apart.
+             */
+            processor_ms: number;
         };
         /** @description A plot: points, threshold and forecast of one series. */
         Plot: {

@@ -249,7 +249,7 @@ impl Judge {
             self.deaf.store(true, Ordering::Relaxed);
         } else if self.deaf.swap(false, Ordering::Relaxed) {
             // No agent could be heard while the database was gone: that silence was our own.
-            self.listening_since_ms.store(now_ms, Ordering::Relaxed);
+            self.listen_from(now_ms);
         }
         let rules = self.rules(now_ms).await?;
         for host in hosts?.into_iter().filter(|host| self.share.owns(host.id)) {
@@ -259,7 +259,8 @@ impl Judge {
             let names = self.names(&mut lane, host.id, now_ms).await?;
             let held = self.is_held(&host, &rules, now_ms);
             if host.seen_ms > 0 {
-                let sight = Sight { target: Target::Host, seen: Seen::HostSilent { seen_ms: host.seen_ms } };
+                let sight =
+                    Sight { target: Target::Host, seen: Seen::HostSilent { seen_ms: self.seen_ms(&host, now_ms) } };
                 self.show_all(&mut lane, host.id, &names, std::slice::from_ref(&sight), held, now_ms).await?;
             }
             let tick = Look { seen: Seen::Tick, held, now_ms, digest: None };
@@ -280,8 +281,23 @@ impl Judge {
             Condition::HostSilent { after_ms } => Some(after_ms),
             _ => None,
         });
-        let silent = now_ms - host.seen_ms.max(self.listening_since_ms()) > silent_after_ms.unwrap_or(SILENT_AFTER_MS);
+        let heard_ms = self.seen_ms(host, now_ms).max(self.listening_since_ms());
+        let silent = now_ms - heard_ms > silent_after_ms.unwrap_or(SILENT_AFTER_MS);
         silent || host.skew_ms.abs() > limit::CLOCK_SKEW_MS_MAX
+    }
+
+    /// Silence before `now_ms` was this server's own: its clock was set, or it stood still.
+    pub fn listen_from(&self, now_ms: i64) {
+        self.listening_since_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// When a host was last heard. What a clock wrote that has been set back since is not believed.
+    fn seen_ms(&self, host: &Host, now_ms: i64) -> i64 {
+        if host.seen_ms > now_ms.saturating_add(limit::CLOCK_SKEW_MS_MAX) {
+            self.listening_since_ms()
+        } else {
+            host.seen_ms
+        }
     }
 
     fn listening_since_ms(&self) -> i64 {

@@ -4,11 +4,13 @@
 mod book;
 mod footprint;
 mod forecast;
+mod timekeeper;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use forewarn_common::clock;
+use forewarn_common::id::HostId;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
@@ -20,6 +22,7 @@ use crate::share::Share;
 use crate::store::{Retention, Store, StoreError};
 use footprint::Footprint;
 pub use forecast::{Forecaster, Tally};
+use timekeeper::{Gap, Timekeeper, Witness, witness};
 
 /// How often due hosts and due deliveries are looked for.
 const LOOK: Duration = Duration::from_millis(500);
@@ -55,14 +58,16 @@ pub fn start(jobs: &Jobs, stop: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
         (jobs.clone(), jobs.clone(), jobs.clone(), jobs.clone(), jobs.clone());
     let measure_ms = jobs.settings.store.measure_every_ms;
     let (carried, halt) = (Arc::new(Mutex::new(Forecaster::default())), stop.clone());
+    let (timekeeper, doubts) =
+        (Arc::new(Mutex::new(Timekeeper::default())), Arc::new(Mutex::new(Timekeeper::default())));
     let mut running = vec![
         every("forecast", LOOK, stop.clone(), move || {
             let (jobs, carried, stopping) = (forecaster.clone(), Arc::clone(&carried), halt.clone());
             async move { carried.lock().await.round(&jobs, &stopping, clock::wall_ms()).await }
         }),
         every("tick", tick, stop.clone(), move || {
-            let jobs = ticker.clone();
-            async move { jobs.judge.tick(clock::wall_ms()).await }
+            let (jobs, timekeeper) = (ticker.clone(), Arc::clone(&timekeeper));
+            async move { jobs.tick(&mut *timekeeper.lock().await, clock::wall_ms(), clock::boot_ms()).await }
         }),
         every("delivery", LOOK, stop.clone(), move || {
             let jobs = sender.clone();
@@ -76,8 +81,14 @@ pub fn start(jobs: &Jobs, stop: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
             async move { if jobs.share.owns_job("compaction") { jobs.compact().await } else { Ok(()) } }
         }),
         every("retention", RETAIN_EVERY, stop.clone(), move || {
-            let jobs = keeper.clone();
-            async move { if jobs.share.owns_job("retention") { jobs.retain().await } else { Ok(()) } }
+            let (jobs, doubts) = (keeper.clone(), Arc::clone(&doubts));
+            async move {
+                if jobs.share.owns_job("retention") {
+                    jobs.retain(&mut *doubts.lock().await, clock::wall_ms(), clock::boot_ms()).await
+                } else {
+                    Ok(())
+                }
+            }
         }),
     ];
     if measure_ms > 0 {
@@ -132,7 +143,34 @@ impl Jobs {
         Ok(())
     }
 
-    async fn retain(&self) -> Result<(), StoreError> {
+    async fn tick(&self, timekeeper: &mut Timekeeper, wall_ms: i64, boot_ms: i64) -> Result<(), StoreError> {
+        let gap = timekeeper.look(wall_ms, boot_ms);
+        match gap {
+            Some(Gap::Jumped { by_ms }) => {
+                tracing::warn!(by_ms, "this server's clock was set; the silence of hosts is counted from now");
+            }
+            Some(Gap::StoodStill { for_ms }) => {
+                tracing::warn!(for_ms, "this server stood still; the silence of hosts is counted from now");
+            }
+            None => {}
+        }
+        if gap.is_some() {
+            self.judge.listen_from(wall_ms);
+        }
+        self.judge.tick(wall_ms).await
+    }
+
+    async fn retain(&self, doubts: &mut Timekeeper, wall_ms: i64, boot_ms: i64) -> Result<(), StoreError> {
+        self.store.sessions_expire(wall_ms).await?;
+        let own = self.store.site_get(footprint::SITE_VALUE).await?.and_then(|id| Some(HostId(id.try_into().ok()?)));
+        let said = witness(&self.store.hosts().await?, own, wall_ms);
+        if let Witness::Contradicts { hosts, by_ms } = said {
+            tracing::error!(hosts, by_ms, "most hosts have another time than this server: set its clock, or theirs");
+        }
+        if !doubts.may_delete(said, boot_ms) {
+            tracing::warn!(?said, "nothing is deleted while no host confirms this server's clock");
+            return Ok(());
+        }
         let store = &self.settings.store;
         let retention = Retention {
             full_ms: i64::from(store.full_days) * DAY_MS,
@@ -141,9 +179,8 @@ impl Jobs {
             log_ms: i64::from(store.log_days) * DAY_MS,
             incident_ms: i64::from(store.incident_days) * DAY_MS,
         };
-        let report = self.store.retain(clock::wall_ms(), retention, JOB_BUDGET).await?;
+        let report = self.store.retain(wall_ms, retention, JOB_BUDGET).await?;
         tracing::debug!(?report, "what is past its retention was deleted");
-        self.store.sessions_expire(clock::wall_ms()).await?;
         Ok(())
     }
 }

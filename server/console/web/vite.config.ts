@@ -25,5 +25,6 @@ export default defineConfig({
     modulePreload: { polyfill: false },
     chunkSizeWarningLimit: 1400,
   },
-  test: { environment: 'happy-dom', include: ['tests/**/*.test.ts'] },
+  // The styles of its parts are imported with them, which Node alone cannot read.
+  test: { environment: 'happy-dom', include: ['tests/**/*.test.ts'], server: { deps: { inline: [/element-plus/] } } },
 })

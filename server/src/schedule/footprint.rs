@@ -16,7 +16,7 @@ use crate::store::{Room, StoreError};
 /// What people call the host.
 const NAME: &str = "forewarn-server";
 /// Where the site keeps the host's id: one for all its servers.
-const SITE_VALUE: &str = "footprint_host";
+pub(super) const SITE_VALUE: &str = "footprint_host";
 
 /// Who tells, and how much was told.
 #[derive(Debug, Default)]

@@ -191,16 +191,24 @@ const NEXT_RECEIPTS: Text = Text {
                   WHERE receipt.version = excluded.version - 1",
 };
 
-/// How a host stands; older last values do not take the place of newer ones.
+/// How a host stands; older last values do not take the place of newer ones, unless those are of a future that a wrong
+/// clock wrote (later by more than `limit::CLOCK_SKEW_MS_MAX`).
 const STATES: Text = Text {
     head: "INSERT INTO host_state (host, seen_ms, skew_ms, last_at_ms, last_values) VALUES ",
-    tail_mysql: " ON DUPLICATE KEY UPDATE seen_ms = GREATEST(seen_ms, VALUES(seen_ms)), skew_ms = VALUES(skew_ms), \
-                 last_values = IF(VALUES(last_at_ms) >= last_at_ms, VALUES(last_values), last_values), \
-                 last_at_ms = GREATEST(last_at_ms, VALUES(last_at_ms))",
-    tail_sqlite: " ON CONFLICT (host) DO UPDATE SET seen_ms = max(host_state.seen_ms, excluded.seen_ms), \
-                  skew_ms = excluded.skew_ms, \
-                  last_values = iif(excluded.last_at_ms >= host_state.last_at_ms, excluded.last_values, \
-                  host_state.last_values), last_at_ms = max(host_state.last_at_ms, excluded.last_at_ms)",
+    tail_mysql: " ON DUPLICATE KEY UPDATE \
+                 last_values = IF(last_at_ms BETWEEN VALUES(last_at_ms) + 1 AND VALUES(seen_ms) + 300000, \
+                 last_values, VALUES(last_values)), \
+                 last_at_ms = IF(last_at_ms BETWEEN VALUES(last_at_ms) + 1 AND VALUES(seen_ms) + 300000, \
+                 last_at_ms, VALUES(last_at_ms)), \
+                 seen_ms = IF(seen_ms BETWEEN VALUES(seen_ms) AND VALUES(seen_ms) + 300000, seen_ms, VALUES(seen_ms)), \
+                 skew_ms = VALUES(skew_ms)",
+    tail_sqlite: " ON CONFLICT (host) DO UPDATE SET \
+                  last_values = iif(last_at_ms BETWEEN excluded.last_at_ms + 1 AND excluded.seen_ms + 300000, \
+                  last_values, excluded.last_values), \
+                  last_at_ms = iif(last_at_ms BETWEEN excluded.last_at_ms + 1 AND excluded.seen_ms + 300000, \
+                  last_at_ms, excluded.last_at_ms), \
+                  seen_ms = iif(seen_ms BETWEEN excluded.seen_ms AND excluded.seen_ms + 300000, seen_ms, \
+                  excluded.seen_ms), skew_ms = excluded.skew_ms",
 };
 
 /// An entity's record; the newest takes the place of what was known.

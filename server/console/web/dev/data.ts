@@ -1,7 +1,7 @@
 /** An invented site for development: four hosts, one of which is about to run out of disk. */
 
 import type {
-  BandPoint, Channel, Delivery, Forecast, HostDetail, HostSummary, Incident, Keywords, Outlook, Plot, Rule, SeriesView, Workload,
+  BandPoint, Channel, Delivery, Forecast, HostDetail, HostSummary, Incident, Keywords, ModelDetail, Outlook, Plot, Rule, SeriesView, Training, Workload,
 } from '../src/api/types'
 
 const MINUTE = 60_000
@@ -166,4 +166,29 @@ export function plot(query: URLSearchParams, now: number): Plot | null {
   const forecast = warned ? diskForecast(now) : watched ? stable(now, shape(now, now)) : null
   const course = warned ? band(now - 2 * MINUTE, 24 * HOUR, (ahead) => 0.832 + ahead * 0.0105, 0.006) : watched ? band(now, 4 * HOUR, (ahead) => shape(now + ahead * HOUR, now), 0.02) : []
   return { series: known, step_ms: step, points, threshold: watched ? 0.9 : null, rule: watched ? 'disk' : null, forecast, band: course }
+}
+
+const report = (warned: number, false_warnings: number, lead_ms: number) => ({ crossings: 9, warned, false_warnings, false_per_week: false_warnings / 3, lead_ms, precision: warned / (warned + false_warnings), recall: warned / 9, f05: 0.9 - false_warnings * 0.06, brier: 0.03 })
+
+export function models(now: number): ModelDetail[] {
+  const own = report(8, 1, 3.4 * HOUR)
+  return [{
+    summary: {
+      id: 'm1', name: 'nightly batch', rule: 'memory', created_ms: now - 26 * HOUR, report: own, unusable: null,
+      adoptions: [{ id: 'a1', model: 'm1', rule: 'memory', selection: { host: PLANT3, component: null, entity: null, instance: null }, adopted_ms: now - 25 * HOUR }],
+    },
+    trained: {
+      version: 1, settings: {} as never, variants: ['short_memory', 'patient'], threshold: 0.9, horizon_ms: 4 * HOUR, series: 3, from_ms: now - 30 * 24 * HOUR, split_ms: now - 12 * 24 * HOUR, to_ms: now - 26 * HOUR, crossings_chosen_on: 14, report: own, default_report: report(6, 3, 2.1 * HOUR),
+      time_error: [{ ahead_ms: HOUR, factor: 1.2, moments: 31 }, { ahead_ms: 2 * HOUR, factor: 1.46, moments: 22 }, { ahead_ms: 5 * HOUR, factor: null, moments: 0 }],
+      calibration: [{ from_probability: 0.6, came_true_ratio: 0.71, moments: 45 }, { from_probability: 0.8, came_true_ratio: 0.92, moments: 60 }, { from_probability: 0.95, came_true_ratio: null, moments: 0 }],
+    },
+  }]
+}
+
+export function trainings(now: number): Training[] {
+  const all = { host: null, component: null, entity: null, instance: null }
+  return [
+    { id: 't3', name: 'disks of MES', rule: 'disk', selection: { ...all, component: 'MES', instance: '/data' }, started_ms: now - 40_000, progress_ratio: 0.37, series: 12, outcome: { is: 'running' } },
+    { id: 't2', name: 'CPU', rule: 'cpu', selection: all, started_ms: now - 2 * HOUR, progress_ratio: 1, series: 4, outcome: { is: 'refused', said: 'too few crossings', refusal: { refusal: 'too_few_crossings', chosen_on: 1, reported_on: 0 } } },
+  ]
 }

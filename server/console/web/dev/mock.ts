@@ -82,6 +82,12 @@ function answer(method: string, path: string[], query: URLSearchParams, body: Re
       const token = `fwt1.kX2v9QmT4hZpL0sR7wYb.${'5e1f'.repeat(16)}`
       return { token, expires_ms: now + Number(body.ttl_ms), command: `docker run -d --name forewarn-agent --restart unless-stopped --read-only --network host --cap-drop ALL --cap-add DAC_READ_SEARCH --group-add $(stat -c %g /var/run/docker.sock) -v /:/host:ro,rslave -v forewarn-agent-data:/data forewarn-agent:0.1.0 run --host-root /host --data-dir /data --server https://10.20.0.5:8443 --token ${token}` }
     }
+    case 'GET models': {
+      const all = empty ? [] : site.models(now)
+      return id ? (all.find((model) => model.summary.id === id) ?? missing) : all.map((model) => model.summary)
+    }
+    case 'GET trainings':
+      return empty ? [] : site.trainings(now)
     case 'GET keywords':
       return keywords
     case 'PUT keywords':

@@ -20,6 +20,7 @@ export const router = createRouter({
     { path: '/incidents', name: 'incidents', component: Incidents, meta: { title: 'nav.incidents' } },
     { path: '/incidents/:incident', name: 'incident', component: IncidentPage, meta: { title: 'incidents.one', section: 'incidents' } },
     { path: '/sending', name: 'sending', component: Sending, meta: { title: 'nav.sending' } },
+    { path: '/models', name: 'models', component: () => import('./pages/Models.vue'), meta: { title: 'nav.models' } },
     { path: '/agents', name: 'agents', component: Agents, meta: { title: 'nav.agents' } },
     { path: '/:rest(.*)*', name: 'missing', component: Missing, meta: { title: 'error.not_found' } },
   ],

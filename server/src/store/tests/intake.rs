@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::*;
+use crate::model::host::Host;
 use crate::model::series::SeriesKey;
 
 on_both_engines!(
@@ -21,6 +22,7 @@ on_both_engines!(
     only_wanted_series_within_the_span_are_read,
     impossible_blocks_are_refused_alone,
     several_servers_take_blocks_of_one_host,
+    what_a_clock_wrote_that_was_set_back_since_gives_way,
     a_wrong_clock_is_stored_under_corrected_time,
     impossible_times_of_values_and_hits_are_bounded,
     the_lines_of_a_storm_of_hits_are_bounded_and_their_counts_kept,
@@ -269,6 +271,31 @@ async fn a_wrong_clock_is_stored_under_corrected_time(place: Place) {
     let reading = store.read(agent.host, Wanted::All, T0 + day_ms, T0 + day_ms + 30_000, 0).await.unwrap();
     assert_eq!(reading.series.len(), 4);
     assert_eq!(store.latest(agent.host).await.unwrap().unwrap().at_ms, arriving.urgent.at_ms + day_ms);
+}
+
+async fn what_a_clock_wrote_that_was_set_back_since_gives_way(place: Place) {
+    let (store, agent) = (place.open().await, Agent::new(1));
+    let day_ms = 24 * HOUR_MS;
+    let (id, name, component, agent_version) = (agent.host, "h".into(), String::new(), String::new());
+    let host = Host { id, name, component, enrolled_ms: T0, seen_ms: 0, skew_ms: 0, agent_version };
+    store.host_enroll(&host, [1; 32]).await.unwrap();
+    let mut ahead = agent.arriving(0, 3);
+    (ahead.skew_ms, ahead.received_ms) = (-day_ms, ahead.received_ms + day_ms);
+    ahead.corrected_start_ms += day_ms;
+    store.push(vec![ahead]).await.unwrap();
+    let now = agent.arriving(1, 3);
+    store.push(vec![now.clone()]).await.unwrap();
+    let host = store.host(agent.host).await.unwrap().unwrap();
+    assert_eq!((host.seen_ms, host.skew_ms), (now.received_ms, 0));
+    let latest = store.latest(agent.host).await.unwrap().unwrap();
+    assert_eq!((latest.at_ms, latest.values), (now.urgent.at_ms, now.urgent.last));
+    // A moment is no jump: several servers are never quite of one time.
+    let mut earlier = agent.arriving(2, 3);
+    earlier.received_ms = now.received_ms - 60_000;
+    earlier.urgent.at_ms = now.urgent.at_ms - 30_000;
+    earlier.corrected_start_ms -= 60_000;
+    store.push(vec![earlier]).await.unwrap();
+    assert_eq!(store.latest(agent.host).await.unwrap().unwrap().at_ms, now.urgent.at_ms);
 }
 
 async fn impossible_times_of_values_and_hits_are_bounded(place: Place) {

@@ -1,8 +1,9 @@
 /** Talks to /api/v1 and nothing else. */
 
 import type {
-  Channel, ChannelChange, ChannelTest, Health, HostDetail, Incident, IncidentPage, Keywords, Login, Me, NewChannel,
-  NewRule, NewToken, Overview, Plot, Refusal, Rule, RuleChange, TokenView,
+  Adoption, Channel, ChannelChange, ChannelTest, Health, HostDetail, Incident, IncidentPage, Keywords, Login, Me, Model,
+  ModelDetail, NewChannel, NewRule, NewToken, NewTraining, Overview, Plot, Refusal, Rule, RuleChange, Selection, TokenView,
+  Training,
 } from './types'
 
 /** What the server refused, or `status` 0 when it could not be reached. */
@@ -77,5 +78,13 @@ export const api = {
   testChannel: (channel: string) => call<ChannelTest>('POST', `/channels/${id(channel)}/test`),
   makeToken: (token: NewToken) => call<TokenView>('POST', '/tokens', token),
   keywords: (signal?: AbortSignal) => call<Keywords>('GET', '/keywords', undefined, signal),
+  models: (signal?: AbortSignal) => call<Model[]>('GET', '/models', undefined, signal),
+  model: (model: string) => call<ModelDetail>('GET', `/models/${id(model)}`),
+  deleteModel: (model: string) => call<Model>('DELETE', `/models/${id(model)}`),
+  adopt: (model: string, selection: Selection) => call<Adoption>('POST', `/models/${id(model)}/adopt`, selection),
+  endAdoption: (adoption: string) => call<Adoption>('DELETE', `/adoptions/${id(adoption)}`),
+  trainings: (signal?: AbortSignal) => call<Training[]>('GET', '/trainings', undefined, signal),
+  train: (training: NewTraining) => call<Training>('POST', '/trainings', training),
+  cancelTraining: (training: string) => call<Training>('DELETE', `/trainings/${id(training)}`),
   saveKeywords: (keywords: Keywords) => call<Keywords>('PUT', '/keywords', keywords),
 }

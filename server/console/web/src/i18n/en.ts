@@ -1,6 +1,6 @@
 export default {
   app: { name: 'Forewarn', skip: 'Skip to content', menu: 'Main menu', language: 'Language', page_title: '{page} · Forewarn' },
-  nav: { hosts: 'Hosts', incidents: 'Incidents', sending: 'Sending', agents: 'Agents', logout: 'Sign out' },
+  nav: { hosts: 'Hosts', incidents: 'Incidents', sending: 'Sending', models: 'Models', agents: 'Agents', logout: 'Sign out' },
   common: {
     cancel: 'Cancel', save: 'Save', add: 'Add', copy: 'Copy', copied: 'Copied', remove: 'Delete',
     edit: 'Edit', retry: 'Try again', loading: 'Loading…', more: 'Show more',
@@ -161,6 +161,23 @@ export default {
   },
   channel_kind: { webhook: 'Webhook', dingtalk: 'DingTalk', wecom: 'WeCom', feishu: 'Feishu / Lark' },
   language: { zh: '中文', en: 'English' },
+  models: {
+    title: 'Models', text: 'Forecasts work without training. Where a series has crossed its threshold several times, settings chosen on its own history may serve it better; what is chosen on the older part is judged on the newest, which the choice has not seen.',
+    train: 'Train a model', list: 'Trained models', none: 'No model yet: every series is judged by the default.', trainings: 'Trainings since the server started',
+    name: 'Name', rule: 'For the rule', scope: 'Series', days: 'Days of history', threshold: 'Another threshold', threshold_hint: 'Where the rule’s own was hardly ever crossed; empty for the rule’s.', no_rules: 'No rule has a threshold.',
+    scope_all: 'all series of the rule', scope_component: 'component {name}', scope_host: 'host {name}', scope_entity: 'one container', scope_instance: '{scope}, {instance}', instance: 'Only this mount point or device', instance_hint: 'As the host shows it, such as /data; empty means all.',
+    start: 'Start', cancel: 'Cancel', running: '{done} done', series: '{n} series read | {n} series read', trained: 'made a model', failed: 'failed: {said}', refused: 'no model: {reason}',
+    adopt: 'Use it', adopt_title: 'Use “{name}” for', used: 'in use for {scope} since {time}', unused: 'not in use', end: 'Back to the default', remove_title: 'Delete “{name}”?', remove_text: 'Its report is lost; training again makes another one.', unusable: 'cannot be used: {reason}',
+    made: 'trained {time}', report: 'On the part it had not seen:', worth: '{warned} of {crossings} crossings warned of in time, {wrong} false warning | {warned} of {crossings} crossings warned of in time, {wrong} false warnings', worth_lead: 'half of them {lead} or more ahead',
+    who: 'Judged by', this_model: 'this model', the_default: 'the default', warned: 'Warned in time', wrong: 'False warnings', lead: 'Lead, median', precision: 'Came true', score: 'F0.5',
+    span: 'History', span_text: '{series} series, {from} to {to}; chosen on {n} crossings before {split}', variants: 'Changed settings', horizon: 'Looks ahead',
+    said: 'Said with', came_true: 'Came true', moments: 'Moments', from_up: '{from} or more', between: '{from} to {to}', ahead: 'Crossing at most ahead', time_error: 'Half of the times within', factor: 'a factor of {factor}', nothing: 'none',
+  },
+  refusal: {
+    bad_question: 'no series was found, or more than 50', bad_settings: 'the site’s settings are not usable: {said}', too_short: 'the history is {have} long, {need} are needed',
+    too_few_crossings: 'crossings in the older part: {before}, in the newest: {after}; 3 and 2 are needed', no_better: 'nothing was better than the default, which stays', cancelled: 'it was cancelled',
+  },
+  variant: { long_memory: 'weighs the older past more', short_memory: 'weighs the recent past more', present_state: 'leans on moments like the present', whole_past: 'leans on the whole past', trend: 'believes in trends longer', cautious: 'warns only when surer', bold: 'warns sooner', patient: 'ends a warning later' },
   agents: {
     title: 'Agents', add: 'Add hosts', text: 'A token lets new hosts in. It is shown once, in the command to run on them.', uses: 'How many hosts', ttl: 'Valid for',
     hour: '1 hour', day: '1 day', week: '7 days', month: '30 days', make: 'Make the command', run: 'Run this on each host, as somebody who may use Docker:',

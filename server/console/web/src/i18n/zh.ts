@@ -1,6 +1,6 @@
 export default {
   app: { name: '先见', skip: '跳到正文', menu: '主菜单', language: '语言', page_title: '{page} · 先见' },
-  nav: { hosts: '主机', incidents: '事件', sending: '通知', agents: '采集器', logout: '退出登录' },
+  nav: { hosts: '主机', incidents: '事件', sending: '通知', models: '模型', agents: '采集器', logout: '退出登录' },
   common: {
     cancel: '取消', save: '保存', add: '添加', copy: '复制', copied: '已复制', remove: '删除',
     edit: '编辑', retry: '重试', loading: '加载中…', more: '显示更多',
@@ -161,6 +161,23 @@ export default {
   },
   channel_kind: { webhook: 'Webhook', dingtalk: '钉钉', wecom: '企业微信', feishu: '飞书' },
   language: { zh: '中文', en: 'English' },
+  models: {
+    title: '模型', text: '不训练也能预测。如果某个指标多次越过阈值，用它自己的历史选出的参数可能更合适：在较早的一段上选择，在未参与选择的最新一段上评判。',
+    train: '训练模型', list: '已训练的模型', none: '还没有模型：所有指标都按默认方式判断。', trainings: '服务器启动以来的训练',
+    name: '名称', rule: '适用规则', scope: '范围', days: '历史天数', threshold: '另用阈值', threshold_hint: '规则自身的阈值很少被越过时使用；留空则用规则的阈值。', no_rules: '没有带阈值的规则。',
+    scope_all: '该规则的全部指标', scope_component: '组件 {name}', scope_host: '主机 {name}', scope_entity: '单个容器', scope_instance: '{scope}，{instance}', instance: '仅此挂载点或设备', instance_hint: '与主机页面所示一致，例如 /data；留空表示全部。',
+    start: '开始', cancel: '取消', running: '已完成 {done}', series: '已读取 {n} 个指标', trained: '已得到模型', failed: '失败：{said}', refused: '没有得到模型：{reason}',
+    adopt: '采用', adopt_title: '将“{name}”用于', used: '自 {time} 起用于{scope}', unused: '未采用', end: '恢复默认', remove_title: '删除“{name}”？', remove_text: '它的评估结果会丢失；可以重新训练。', unusable: '无法使用：{reason}',
+    made: '{time} 训练', report: '在未参与选择的一段上：', worth: '{crossings} 次越限中及时预警 {warned} 次，误报 {wrong} 次', worth_lead: '一半提前 {lead} 以上',
+    who: '判断方式', this_model: '本模型', the_default: '默认', warned: '及时预警', wrong: '误报', lead: '提前量（中位数）', precision: '预警应验', score: 'F0.5',
+    span: '历史', span_text: '{series} 个指标，{from} 至 {to}；依据 {split} 之前的 {n} 次越限选择', variants: '调整的参数', horizon: '预测时长',
+    said: '给出的概率', came_true: '实际应验', moments: '时刻数', from_up: '{from} 以上', between: '{from} 至 {to}', ahead: '距越限不超过', time_error: '一半的时间误差在', factor: '{factor} 倍以内', nothing: '无',
+  },
+  refusal: {
+    bad_question: '没有找到指标，或超过 50 个', bad_settings: '站点的参数不可用：{said}', too_short: '历史长 {have}，需要 {need}',
+    too_few_crossings: '较早一段有 {before} 次越限，最新一段有 {after} 次；分别需要 3 次和 2 次', no_better: '没有比默认更好的参数，继续使用默认', cancelled: '已取消',
+  },
+  variant: { long_memory: '更看重较早的历史', short_memory: '更看重近期的历史', present_state: '更依据与当前相似的时刻', whole_past: '更依据全部历史', trend: '更久地相信趋势', cautious: '更有把握才预警', bold: '更早预警', patient: '更晚结束预警' },
   agents: {
     title: '采集器', add: '接入主机', text: '令牌允许新主机接入。它只显示一次，包含在需要执行的命令里。', uses: '主机数量', ttl: '有效期',
     hour: '1 小时', day: '1 天', week: '7 天', month: '30 天', make: '生成命令', run: '在每台主机上，用可以使用 Docker 的用户执行：',

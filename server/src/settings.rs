@@ -323,6 +323,15 @@ impl Notify {
     }
 }
 
+/// The environment's word for how long the allocator keeps freed pages.
+pub const ALLOCATOR_DELAY: &str = "MIMALLOC_PURGE_DELAY";
+
+/// Whether the environment says it.
+#[must_use]
+pub fn allocator_is_told() -> bool {
+    std::env::var_os(ALLOCATOR_DELAY).is_some()
+}
+
 impl Settings {
     /// Reads `file`, or takes the defaults; `data_dir` overrides the file's.
     ///

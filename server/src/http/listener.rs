@@ -115,7 +115,8 @@ where
     let with_peer = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
         let answer = hyper::service::Service::call(&service, request);
-        async move { answer.await.map(sealed) }
+        // hyper keeps room for this future as long as the connection lasts, and most of the time nobody asks.
+        Box::pin(async move { answer.await.map(sealed) })
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

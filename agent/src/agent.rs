@@ -372,7 +372,7 @@ impl Agent {
         }
         let is_tick = now.wall_ms >= self.next_tick_ms || self.next_tick_ms - now.wall_ms > self.interval_ms();
         // Whoever is awake for a tick looks at what was written as well: that saves a wake-up.
-        if now.boot_ms >= self.tailer.due_ms() || (is_tick && self.tailer.is_gathering()) {
+        if now.boot_ms >= self.tailer.due_ms() || (is_tick && self.tailer.may_look(now.boot_ms)) {
             self.tailer.look(now.wall_ms, now.boot_ms);
         }
         if is_tick {

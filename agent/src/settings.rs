@@ -246,7 +246,7 @@ impl Default for Log {
     fn default() -> Self {
         Self {
             enabled: true,
-            poll_interval_ms: 2_500,
+            poll_interval_ms: 5_000,
             include: Vec::new(),
             exclude: Vec::new(),
             first_line: String::new(),

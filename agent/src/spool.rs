@@ -244,6 +244,8 @@ pub(crate) struct Spool {
     next_segment: u64,
     /// Blocks in memory in the order in which they came.
     memory: VecDeque<Key>,
+    /// The block that was written last: it is the next to be sent, and need not be read back for that.
+    fresh: Option<(Key, Vec<u8>)>,
     dropped: u64,
 }
 
@@ -275,6 +277,7 @@ impl Spool {
             is_current_named: false,
             next_segment,
             memory: VecDeque::new(),
+            fresh: None,
             dropped: 0,
         };
         for scrap in scraps {
@@ -303,7 +306,10 @@ impl Spool {
         }
         if self.settle() {
             match self.write(key, &block, &positions) {
-                Ok(()) => return true,
+                Ok(()) => {
+                    self.fresh = Some((key, block));
+                    return true;
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the spool cannot write a block to disk and keeps it in memory");
                 }
@@ -397,6 +403,9 @@ impl Spool {
     pub(crate) fn newest(&mut self) -> Option<(Key, Vec<u8>)> {
         loop {
             let key = *self.index.blocks.keys().next_back()?;
+            if let Some((_, block)) = self.fresh.take().filter(|(fresh, _)| *fresh == key) {
+                return Some((key, block));
+            }
             match self.read(key) {
                 Some(bytes) => return Some((key, bytes)),
                 None => {

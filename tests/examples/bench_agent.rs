@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,7 +33,8 @@ const ROUND_S: u64 = 10;
 const WARM_UP: Duration = Duration::from_secs(45);
 /// How long the storm blows.
 const STORM: Duration = Duration::from_secs(20);
-const USAGE: &str = "usage: bench_agent [--minutes N] [--containers N] [--line-seconds N] [--no-peers] [--no-storm]";
+const USAGE: &str = "usage: bench_agent [--minutes N] [--containers N] [--line-seconds N] [--no-peers] [--no-storm] \
+                     [--beside FOLDER]...";
 
 struct Plan {
     minutes: u64,
@@ -41,13 +42,20 @@ struct Plan {
     line_seconds: u64,
     peers: bool,
     storm: bool,
+    /// Folders with other builds of the agent that run in the same minutes: the only fair before and after.
+    beside: Vec<PathBuf>,
 }
 
 impl Plan {
     fn read() -> Result<Self> {
-        let mut plan = Self { minutes: 3, containers: 10, line_seconds: 5, peers: true, storm: true };
+        let (peers, storm) = (true, true);
+        let mut plan = Self { minutes: 3, containers: 10, line_seconds: 5, peers, storm, beside: Vec::new() };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
+            if word == "--beside" {
+                plan.beside.push(words.next().context(USAGE)?.into());
+                continue;
+            }
             let mut number = || words.next().and_then(|text| text.parse().ok()).context(USAGE);
             match word.as_str() {
                 "--minutes" => plan.minutes = number()?,
@@ -81,12 +89,23 @@ fn main() -> Result<()> {
     for number in 0..plan.containers {
         containers.push(engine.run_script(&format!("bench-{number}"), &["--memory", "64m"], &script)?);
     }
-    let dockerd_alone = dockerd_per_round(&engine, Duration::from_secs(60));
+    let alone = if plan.peers { Duration::from_secs(60) } else { Duration::from_secs(ROUND_S) };
+    let dockerd_alone = dockerd_per_round(&engine, alone);
 
     let server = Server::start(&Store::sqlite()?, "")?;
     let relay = Relay::start(&server.agent_url("127.0.0.1"))?;
     let mut agent = Agent::new(&relay.url(), &server.token_file(), Some(&engine), "")?;
     agent.restart()?;
+    let (session, tokens, mut others) = (server.log_in()?, Folder::new("bench-tokens")?, Vec::new());
+    for folder in &plan.beside {
+        let made = session.send("POST", "/api/v1/tokens", &serde_json::json!({ "uses": 1, "ttl_ms": 600_000 }))?;
+        let name = format!("token-{}", others.len());
+        let token = tokens.write(&name, made["token"].as_str().context("no token")?)?;
+        let mut other = Agent::new(&server.agent_url("127.0.0.1"), &token, Some(&engine), "")?;
+        other.use_binary(folder.join("forewarn-agent"));
+        other.restart()?;
+        others.push(other);
+    }
     std::thread::sleep(WARM_UP);
     let id = agent.process()?.id();
 
@@ -96,7 +115,12 @@ fn main() -> Result<()> {
     let wire_before = relay.counts();
     let (before, dockerd_before) = (Cost::of(id), dockerd_ns(&engine));
     let collectd_before = collectd.as_ref().and_then(|peer| Some(Cost::of(peer.as_ref().ok()?.process.id())));
+    let costs = |others: &mut [Agent]| -> Result<Vec<Cost>> {
+        others.iter_mut().map(|other| Ok(Cost::of(other.process()?.id()))).collect()
+    };
+    let others_before = costs(&mut others)?;
     std::thread::sleep(plan.span());
+    let others_after = costs(&mut others)?;
     let (after, dockerd_after) = (Cost::of(id), dockerd_ns(&engine));
     let floor = floor.end();
     let wire = relay.counts();
@@ -134,6 +158,15 @@ fn main() -> Result<()> {
         received as f64 / samples,
         wire.connections - wire_before.connections
     );
+
+    for (at, other) in others.iter_mut().enumerate() {
+        let (before, after) = (&others_before[at], &others_after[at]);
+        println!("  beside: {}", plan.beside[at].display());
+        println!("    cpu             {:.3} ms a round", (after.cpu_ns - before.cpu_ns) as f64 / 1e6 / rounds);
+        println!("    wake-ups        {:.1} a round", (after.switches - before.switches) as f64 / rounds);
+        println!("    {}", Memory::of(other.process()?.id()));
+    }
+    drop(others);
 
     if plan.storm {
         storm(&engine, id)?;

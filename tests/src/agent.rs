@@ -20,6 +20,8 @@ pub struct Agent {
     daemon: Daemon,
     token_file: PathBuf,
     namespace: Option<String>,
+    /// Another build than the one under test.
+    binary: Option<PathBuf>,
 }
 
 impl Deref for Agent {
@@ -75,7 +77,12 @@ impl Agent {
             daemon.change("engine.socket", engine.socket().display().to_string());
             daemon.change("engine.data_root", engine.data_folder().display().to_string());
         }
-        Ok(Self { daemon, token_file: token_file.to_owned(), namespace: None })
+        Ok(Self { daemon, token_file: token_file.to_owned(), namespace: None, binary: None })
+    }
+
+    /// Runs `binary` from the next start on, to compare two builds.
+    pub fn use_binary(&mut self, binary: PathBuf) {
+        self.binary = Some(binary);
     }
 
     /// Starts it (again) on the same data.
@@ -83,7 +90,7 @@ impl Agent {
     /// # Errors
     /// When it is not built.
     pub fn restart(&mut self) -> Result<()> {
-        let binary = program("forewarn-agent")?;
+        let binary = self.binary.clone().map_or_else(|| program("forewarn-agent"), Ok)?;
         let mut command = match &self.namespace {
             None => Command::new(binary),
             Some(name) => enter(name, binary),

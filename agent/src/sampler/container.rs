@@ -17,6 +17,11 @@ const SEARCH_DEPTH_MAX: usize = 6;
 const SEARCH_FOLDERS_MAX: usize = 20_000;
 /// Limits are read at one of so many samples: they change only by hand.
 const LIMITS_EVERY: u64 = 6;
+/// What is dear to read and follows the memory in use (page cache that can go, kills for want of memory) is read when
+/// that has moved by this much and by this part of it, and else after this long, less the jitter of a tick.
+const MOVED_BYTES: u64 = 256 << 10;
+const MOVED_SHARE: u64 = 128;
+const KEPT_FOR_MS: i64 = 29_000;
 /// Memory limits at or above this mean "none": v1 writes a page short of 2^63.
 const UNLIMITED_BYTES: u64 = 1 << 60;
 
@@ -192,6 +197,7 @@ struct Container {
     /// Samples until the limits are read again.
     limits_in: u64,
     limits: Limits,
+    kept: Kept,
     cpu_us: Counter,
     periods: Counter,
     throttled: Counter,
@@ -207,6 +213,32 @@ struct Limits {
     memory: Option<u64>,
 }
 
+/// What is not read at every sample.
+#[derive(Debug, Default)]
+struct Kept {
+    /// Until when it holds, and for which memory in use.
+    until_ms: Option<i64>,
+    memory: Option<u64>,
+    inactive_file: Option<u64>,
+    oom_kills: Option<u64>,
+}
+
+impl Kept {
+    /// Whether it is to be read again; then it is taken to be.
+    fn expires(&mut self, memory: Option<u64>, boot_ms: i64) -> bool {
+        let holds = self.until_ms.is_some_and(|until_ms| boot_ms < until_ms);
+        let has_moved = match (self.memory, memory) {
+            (Some(before), Some(now)) => before.abs_diff(now) >= MOVED_BYTES.max(before / MOVED_SHARE),
+            (before, now) => before != now,
+        };
+        if holds && !has_moved {
+            return false;
+        }
+        (self.until_ms, self.memory) = (Some(boot_ms + KEPT_FOR_MS), memory);
+        true
+    }
+}
+
 /// What the files say at one moment.
 #[derive(Debug, Default)]
 struct Reading {
@@ -214,8 +246,6 @@ struct Reading {
     periods: Option<u64>,
     throttled: Option<u64>,
     memory: Option<u64>,
-    inactive_file: Option<u64>,
-    oom_kills: Option<u64>,
     io: Option<[u64; 2]>,
     pids: Option<u64>,
 }
@@ -267,6 +297,7 @@ impl Container {
             sampled_at_ms: None,
             limits_in: 0,
             limits: Limits::default(),
+            kept: Kept::default(),
             cpu_us: Counter::default(),
             periods: Counter::default(),
             throttled: Counter::default(),
@@ -285,7 +316,7 @@ impl Container {
                 if self.sampled_at_ms.is_none() { 1 + self.target.entity.0 % LIMITS_EVERY } else { LIMITS_EVERY };
         }
         self.limits_in -= 1;
-        let now = self.files.read(self.limits.cores.is_some(), buffer);
+        let now = self.files.read(self.limits.cores.is_some(), boot_ms, &mut self.kept, buffer);
         if now.cpu_us.is_none() && now.memory.is_none() {
             return None;
         }
@@ -296,7 +327,7 @@ impl Container {
         let (periods, throttled) = (self.periods.step(now.periods), self.throttled.step(now.throttled));
         let throttled = if self.limits.cores.is_some() && periods == 0.0 { 0.0 } else { ratio(throttled, periods) };
         let float = |value: Option<u64>| value.map_or(f64::NAN, |value| value as f64);
-        let working_set = float(now.memory.map(|bytes| bytes.saturating_sub(now.inactive_file.unwrap_or(0))));
+        let working_set = float(now.memory.map(|bytes| bytes.saturating_sub(self.kept.inactive_file.unwrap_or(0))));
         let host_bytes = host.mem_total_bytes;
         let limit = self.limits.memory.filter(|limit| *limit < host_bytes.unwrap_or(u64::MAX).min(UNLIMITED_BYTES));
         let network = self.network.as_mut().and_then(|table| table.read(buffer)).map(net::total);
@@ -308,7 +339,7 @@ impl Container {
             working_set,
             ratio(working_set, float(limit.or(host_bytes))),
             float(limit),
-            self.oom_kills.step(now.oom_kills),
+            self.oom_kills.step(self.kept.oom_kills),
             self.io[0].step(now.io.map(|io| io[0])),
             self.io[1].step(now.io.map(|io| io[1])),
             float(now.pids),
@@ -341,7 +372,7 @@ impl Files {
     }
 
     /// Nothing is throttled that has no limit.
-    fn read(&mut self, has_quota: bool, buffer: &mut Vec<u8>) -> Reading {
+    fn read(&mut self, has_quota: bool, boot_ms: i64, kept: &mut Kept, buffer: &mut Vec<u8>) -> Reading {
         let mut reading = Reading::default();
         match self {
             Self::V1 { usage, throttle, memory, stat, oom, io, pids, .. } => {
@@ -350,8 +381,10 @@ impl Files {
                     (reading.periods, reading.throttled) = throttle.read(buffer).map_or((None, None), throttling);
                 }
                 reading.memory = memory.read(buffer).and_then(only_number);
-                reading.inactive_file = stat.read(buffer).and_then(|text| value_of(text, b"total_inactive_file"));
-                reading.oom_kills = oom.read(buffer).and_then(|text| value_of(text, b"oom_kill"));
+                if kept.expires(reading.memory, boot_ms) {
+                    kept.inactive_file = stat.read(buffer).and_then(|text| value_of(text, b"total_inactive_file"));
+                    kept.oom_kills = oom.read(buffer).and_then(|text| value_of(text, b"oom_kill"));
+                }
                 reading.io = io.read(buffer).map(io_v1);
                 reading.pids = pids.read(buffer).and_then(only_number);
             }
@@ -361,8 +394,10 @@ impl Files {
                     (reading.periods, reading.throttled) = throttling(text);
                 }
                 reading.memory = memory.read(buffer).and_then(only_number);
-                reading.inactive_file = stat.read(buffer).and_then(|text| value_of(text, b"inactive_file"));
-                reading.oom_kills = events.read(buffer).and_then(|text| value_of(text, b"oom_kill"));
+                if kept.expires(reading.memory, boot_ms) {
+                    kept.inactive_file = stat.read(buffer).and_then(|text| value_of(text, b"inactive_file"));
+                    kept.oom_kills = events.read(buffer).and_then(|text| value_of(text, b"oom_kill"));
+                }
                 reading.io = io.read(buffer).map(io_v2);
                 reading.pids = pids.read(buffer).and_then(only_number);
             }

@@ -24,6 +24,9 @@ const MEM_METRICS: [Id; 7] =
     [Id::MemTotal, Id::MemAvailable, Id::MemUsed, Id::MemUsedRatio, Id::SwapTotal, Id::SwapUsed, Id::SwapUsedRatio];
 const LAST_METRICS: [Id; 2] = [Id::Uptime, Id::OomKills];
 
+/// Between two readings of the host's kills for want of memory, less the jitter of a tick.
+const KILLS_EVERY_MS: i64 = 29_000;
+
 /// Host-wide numbers of `/proc`.
 #[derive(Debug)]
 pub(super) struct Core {
@@ -34,6 +37,9 @@ pub(super) struct Core {
     uptime: Held,
     cpu: [Counter; 8],
     oom_kills: Counter,
+    /// Kills as last read, and when they are read again: the table that has them is long.
+    kills: Option<u64>,
+    kills_due_ms: i64,
     mem_total_bytes: Option<u64>,
     cpu_count: Option<usize>,
     buffer: Vec<u8>,
@@ -52,6 +58,8 @@ impl Core {
             uptime: Held::new(proc.join("uptime")),
             cpu: [Counter::default(); 8],
             oom_kills: Counter::default(),
+            kills: None,
+            kills_due_ms: i64::MIN,
             mem_total_bytes: None,
             cpu_count: None,
             buffer: Vec::new(),
@@ -67,15 +75,18 @@ impl Core {
         self.cpu_count
     }
 
-    pub(super) fn sample(&mut self) -> (Rc<Shape>, Vec<f64>) {
+    pub(super) fn sample(&mut self, boot_ms: i64) -> (Rc<Shape>, Vec<f64>) {
         let mut values = Vec::with_capacity(self.shape.layout.metrics.len());
         self.sample_cpu(&mut values);
         let load = self.loadavg.read(&mut self.buffer).map(loads).unwrap_or([f64::NAN; 3]);
         values.extend(load);
         self.sample_memory(&mut values);
         values.push(self.uptime.read(&mut self.buffer).and_then(uptime_ms).unwrap_or(f64::NAN));
-        let kills = self.vmstat.read(&mut self.buffer).and_then(|text| value_of(text, b"oom_kill"));
-        values.push(self.oom_kills.step(kills));
+        if boot_ms >= self.kills_due_ms {
+            self.kills_due_ms = boot_ms.saturating_add(KILLS_EVERY_MS);
+            self.kills = self.vmstat.read(&mut self.buffer).and_then(|text| value_of(text, b"oom_kill"));
+        }
+        values.push(self.oom_kills.step(self.kills));
         (Rc::clone(&self.shape), values)
     }
 

@@ -99,7 +99,7 @@ impl Host {
                 rows.push(Row { entity, shape, values });
             }
         };
-        row(self.core.sample());
+        row(self.core.sample(boot_ms));
         row(self.filesystems.sample(boot_ms));
         row(self.disks.sample(boot_ms));
         row(self.interfaces.sample());
@@ -123,14 +123,21 @@ impl Host {
 #[derive(Debug)]
 pub(crate) struct OwnCost {
     status: proc_text::Held,
+    resident_bytes: Option<u64>,
+    /// Samples until that is read again: making this text is dear for the kernel, and the value hardly moves.
+    resident_in: u32,
     buffer: Vec<u8>,
 }
+
+/// The agent's own memory is read at one of so many samples.
+const RESIDENT_EVERY: u32 = 6;
 
 impl OwnCost {
     /// Nothing read yet.
     #[must_use]
     pub(crate) fn new() -> Self {
-        Self { status: proc_text::Held::new("/proc/self/status"), buffer: Vec::new() }
+        let status = proc_text::Held::new("/proc/self/status");
+        Self { status, resident_bytes: None, resident_in: 0, buffer: Vec::new() }
     }
 
     /// CPU time in microseconds since the start, and resident bytes.
@@ -138,8 +145,13 @@ impl OwnCost {
         use rustix::time::{ClockId, clock_gettime};
         let spent = clock_gettime(ClockId::ProcessCPUTime);
         let cpu_us = u64::try_from(spent.tv_sec * 1_000_000 + spent.tv_nsec / 1000).ok();
-        let resident = self.status.read(&mut self.buffer).and_then(|status| proc_text::value_of(status, b"VmRSS:"));
-        (cpu_us, resident.map(|kib| kib * 1024))
+        if self.resident_in == 0 {
+            self.resident_in = RESIDENT_EVERY;
+            let kib = self.status.read(&mut self.buffer).and_then(|status| proc_text::value_of(status, b"VmRSS:"));
+            self.resident_bytes = kib.map(|kib| kib * 1024);
+        }
+        self.resident_in -= 1;
+        (cpu_us, self.resident_bytes)
     }
 }
 

@@ -94,10 +94,42 @@ fn a_container_is_read_from_cgroup_v1_against_its_own_limits() {
     assert_eq!(value(&rows, Id::MemUsed, ""), 31_457_280.0, "page cache that can go is not used");
     assert_eq!(value(&rows, Id::MemUsedRatio, ""), 0.46875);
     assert_eq!(value(&rows, Id::MemLimit, ""), 67_108_864.0);
-    assert_eq!(value(&rows, Id::OomKills, ""), 1.0);
+    assert_eq!(value(&rows, Id::OomKills, ""), 0.0, "nothing moved in memory: read after half a minute");
+    assert_eq!(value(&sample(&mut containers, 40_000), Id::OomKills, ""), 1.0);
     assert_eq!((value(&rows, Id::DiskRead, ""), value(&rows, Id::DiskWrite, "")), (0.0, 4096.0));
     assert_eq!(value(&rows, Id::Pids, ""), 9.0);
     assert_eq!((value(&rows, Id::NetRx, ""), value(&rows, Id::NetTx, "")), (500.0, 0.0), "loopback is no traffic");
+}
+
+#[test]
+fn page_cache_is_read_again_as_soon_as_memory_moves_and_else_twice_a_minute() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let at = |file: &str| format!("sys/fs/cgroup/docker/{CONTAINER}/{file}");
+    put(root, "sys/fs/cgroup/cgroup.controllers", "cpu memory\n");
+    let write = |used: u64, inactive: u64, kills: u64| {
+        put(root, &at("memory.current"), &format!("{used}\n"));
+        put(root, &at("memory.stat"), &format!("anon 1\ninactive_file {inactive}\n"));
+        put(root, &at("memory.events"), &format!("oom 9\noom_kill {kills}\n"));
+    };
+    let mut containers = Containers::new(root);
+    write(100 << 20, 10 << 20, 0);
+    containers.set_targets([target(77)]);
+    let mut used = |boot_ms: i64| {
+        let rows = sample(&mut containers, boot_ms);
+        (value(&rows, Id::MemUsed, "") as u64, value(&rows, Id::OomKills, ""))
+    };
+    assert_eq!(used(0).0, 90 << 20);
+    write((100 << 20) + (64 << 10), 20 << 20, 0);
+    assert_eq!(used(10_000), ((90 << 20) + (64 << 10), 0.0), "hardly moved: the cache is taken to be as it was");
+    write(130 << 20, 40 << 20, 0);
+    assert_eq!(used(20_000), (90 << 20, 0.0), "what was added is cache, not use");
+    // A kill gives memory back.
+    write(50 << 20, 40 << 20, 1);
+    assert_eq!(used(30_000), (10 << 20, 1.0));
+    write(50 << 20, 20 << 20, 2);
+    assert_eq!(used(40_000), (10 << 20, 0.0));
+    assert_eq!(used(60_000), (30 << 20, 1.0), "what did not move is read after half a minute");
 }
 
 #[test]

@@ -45,10 +45,12 @@ const DAY_MS: i64 = 86_400_000;
 const CONTEXT_BYTES: u64 = 64 << 10;
 /// Between two looks at everything, watched or not: a notice may be lost on a filesystem that gives none.
 const LOOK_ALL_MS: i64 = 30_000;
+/// The look at everything joins one that happens this shortly before it is due.
+const LOOK_ALL_EARLY_MS: i64 = 2_000;
 /// A look that took more than this is followed by the next one sooner: what piles up has to be read again.
 const BUSY_BYTES: u64 = 1 << 20;
 /// How much sooner.
-const BUSY_SHARE: i64 = 8;
+const BUSY_SHARE: i64 = 16;
 /// Between two looks at a log that was renamed and not yet begun anew, and how many of them there are.
 const TURN_MS: i64 = 20;
 const TURN_LOOKS: u8 = 10;
@@ -164,6 +166,10 @@ struct Looked {
 }
 
 impl Pace {
+    fn wants_all(&self, boot_ms: i64) -> bool {
+        boot_ms >= self.all_at_ms - LOOK_ALL_EARLY_MS
+    }
+
     fn after(&mut self, looked: &Looked, boot_ms: i64) {
         self.is_due = looked.more;
         self.turn_at_ms = if looked.is_turning { boot_ms + TURN_MS } else { i64::MAX };
@@ -351,10 +357,10 @@ impl Tailer {
         gathered.min(pace.all_at_ms).min(pace.turn_at_ms).min(if is_blind { pace.unwatched_at_ms } else { i64::MAX })
     }
 
-    /// Whether something was written that waits for its look: whoever is awake anyway may look now.
+    /// Whether something waits for its look: whoever is awake anyway may look now.
     #[must_use]
-    pub(crate) fn is_gathering(&self) -> bool {
-        self.pace.is_gathering
+    pub(crate) fn may_look(&self, boot_ms: i64) -> bool {
+        self.pace.is_gathering || self.pace.wants_all(boot_ms)
     }
 
     /// Ends when a followed file was written to after a rest, or was renamed or removed: [`Self::due_ms`] is over then.
@@ -386,7 +392,7 @@ impl Tailer {
             return;
         }
         let written = self.wake.take_writes();
-        let all = boot_ms >= self.pace.all_at_ms;
+        let all = self.pace.wants_all(boot_ms);
         let unwatched = boot_ms >= self.pace.unwatched_at_ms;
         for log in &mut self.tracked {
             log.may_have_turned |= all;

@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 
+use zstd::zstd_safe::CParameter;
+
 use super::{DecodeError, EncodeError, Reader, Writer, ZSTD_LEVEL, bound, check};
 use crate::id::HostId;
 use crate::limit;
@@ -14,6 +16,8 @@ const FIXED_BYTES: usize = 86;
 const SECTION_BYTES: usize = 14;
 /// Sections below this are stored raw: zstd's frame would cost more than it saves.
 const COMPRESS_FROM_BYTES: usize = 64;
+/// Sections up to two to this many bytes are compressed with tables of their size.
+const SMALL_LOG: u32 = 13;
 
 /// Whose block it is, which one, and which span it covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +109,7 @@ pub(super) fn assemble(header: &Header, sections: &[(SectionKind, Vec<u8>)]) -> 
         let compressed = if raw.len() < COMPRESS_FROM_BYTES {
             None
         } else {
-            let packed = zstd::bulk::compress(raw, ZSTD_LEVEL).map_err(|e| EncodeError::Compress(e.to_string()))?;
+            let packed = compress(raw).map_err(|e| EncodeError::Compress(e.to_string()))?;
             (packed.len() < raw.len()).then_some(packed)
         };
         let (codec, bytes) = compressed.as_deref().map_or((0, raw.as_slice()), |packed| (1, packed));
@@ -203,6 +207,35 @@ pub(super) fn parse(bytes: &[u8]) -> Result<(Header, Closed<'_>), DecodeError> {
         return Err(DecodeError::Malformed("block: bytes are left over"));
     }
     Ok((header, sections))
+}
+
+thread_local! {
+    /// For what an agent sends: small tables are as good for sections of some kilobytes, and kept they need not be made
+    /// and cleared for every block.
+    static PACKER: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn small_packer() -> std::io::Result<zstd::bulk::Compressor<'static>> {
+    let mut packer = zstd::bulk::Compressor::new(ZSTD_LEVEL)?;
+    packer.set_parameter(CParameter::WindowLog(SMALL_LOG))?;
+    packer.set_parameter(CParameter::HashLog(SMALL_LOG - 1))?;
+    packer.set_parameter(CParameter::ChainLog(SMALL_LOG - 1))?;
+    Ok(packer)
+}
+
+fn compress(raw: &[u8]) -> std::io::Result<Vec<u8>> {
+    if raw.len() > 1 << SMALL_LOG {
+        return zstd::bulk::compress(raw, ZSTD_LEVEL);
+    }
+    PACKER.with_borrow_mut(|kept| {
+        let mut packer = match kept.take() {
+            Some(packer) => packer,
+            None => small_packer()?,
+        };
+        let packed = packer.compress(raw)?;
+        *kept = Some(packer);
+        Ok(packed)
+    })
 }
 
 thread_local! {

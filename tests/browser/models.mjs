@@ -1,11 +1,11 @@
-// A person on the page of models: trains one on a host's history, reads what it is worth beside the default, lets it
-// judge that host, and returns the host to the default. Answers with what the page said.
+// A person on the page of models: trains one on a host's history, reads what it is worth beside the default, and lets
+// it judge that host. Answers with what the page said.
 //
 // Arguments: user, password, train (what to type, by test id), rule and host (labels to choose), shot (prefix of
-// screenshots), outcome (what the training is to end with), keep (leaves the adoption as it is).
+// screenshots).
 import { browse } from './browser.mjs';
 
-await browse(async ({ page, args, shot, requests }) => {
+await browse(async ({ page, args, shot }) => {
   const at = (id) => page.locator(`[data-testid="${id}"]`);
   const type = (id, text) => page.locator(`input[data-testid="${id}"], [data-testid="${id}"] input`).fill(text);
   const choose = async (id, label) => {
@@ -28,28 +28,22 @@ await browse(async ({ page, args, shot, requests }) => {
   for (const [id, text] of Object.entries(args.train)) await type(id, text);
   await shot(`${args.shot}-train`);
   await at('train-start').click();
-  const training = page.locator(`[data-testid="training"][data-outcome="${args.outcome}"]`).first();
+  const own = { hasText: args.train['train-name'] };
+  const training = page.locator('[data-testid="training"][data-outcome="trained"]').filter(own);
   await training.waitFor();
   saw.training = await training.innerText();
-  if (args.outcome === 'trained') {
-    const model = at('model').first();
-    await model.locator('[data-testid="model-details"]').click();
-    await model.locator('table').first().waitFor();
-    saw.model = await model.innerText();
-    await model.locator('[data-testid="model-adopt"]').click();
-    await choose('scope', args.host);
-    await at('model-adopt-save').click();
-    await model.locator('[data-testid="adoption"]').waitFor();
-    saw.adoption = await model.locator('[data-testid="adoption"]').innerText();
-    await shot(`${args.shot}-en`);
-    await at('language-zh').click();
-    saw.chinese = await page.locator('main').innerText();
-    await shot(`${args.shot}-zh`);
-    if (!args.keep) {
-      await model.locator('[data-testid="adoption-end"]').click();
-      await model.locator('[data-testid="adoption"]').waitFor({ state: 'detached' });
-    }
-  }
-  saw.requests = requests.length;
+  const model = at('model').filter(own);
+  await model.locator('[data-testid="model-details"]').click();
+  await model.locator('table').first().waitFor();
+  saw.model = await model.innerText();
+  await model.locator('[data-testid="model-adopt"]').click();
+  await choose('scope', args.host);
+  await at('model-adopt-save').click();
+  await model.locator('[data-testid="adoption"]').waitFor();
+  saw.adoption = await model.locator('[data-testid="adoption"]').innerText();
+  await shot(`${args.shot}-en`);
+  await at('language-zh').click();
+  saw.chinese = await page.locator('main').innerText();
+  await shot(`${args.shot}-zh`);
   return saw;
 });

@@ -8,6 +8,7 @@ use forewarn_common::block::{
 };
 use forewarn_common::id::EntityId;
 use forewarn_common::metric::Id;
+use forewarn_tests::browser::run_script;
 use forewarn_tests::database::Store;
 use forewarn_tests::now_ms;
 use forewarn_tests::server::{Server, Session};
@@ -145,8 +146,8 @@ fn a_model_is_trained_on_what_a_host_sent_adopted_followed_and_left_again() {
     let session = server.log_in().unwrap();
     keep_rules(&session, &["cpu", "memory"]).unwrap();
     // Not every history can teach: of these two one does.
-    let [plain, taught] = [0, 3].map(|seed| {
-        let agent = HandAgent::enroll(&server, &session).unwrap();
+    let [plain, taught] = [("plant-1", 0), ("plant-2", 3)].map(|(name, seed)| {
+        let agent = HandAgent::enroll_as(&server, &session, name).unwrap();
         send_history(&agent, seed);
         agent.host.to_string()
     });
@@ -196,6 +197,24 @@ fn a_model_is_trained_on_what_a_host_sent_adopted_followed_and_left_again() {
     assert_eq!(refusal(&removed).1, "in_use", "what is followed is not removed");
     session.send("DELETE", &format!("/api/v1/adoptions/{}", adopted["id"].as_str().unwrap()), &Value::Null).unwrap();
     wait_for_model(&session, &taught, &Value::Null);
+
+    // The same by somebody at the console.
+    let arguments = json!({
+        "url": server.console_url(), "user": "admin", "password": server.admin_password().unwrap(),
+        "rule": "CPU is saturated", "host": "host plant-2", "shot": "models",
+        "train": { "train-name": "by hand", "train-days": "5", "train-threshold": "80" },
+        "allowedErrors": ["401 .*/api/v1/me"],
+    });
+    let saw = run_script("models", &arguments).unwrap();
+    let said = |what: &str| saw[what].as_str().unwrap().replace('\u{a0}', " ");
+    assert!(said("training").contains("by hand") && said("training").contains("host plant-2"), "{saw}");
+    let worth = &model["summary"]["report"];
+    let told = format!("{} of {} crossings warned of in time", worth["warned"], worth["crossings"]);
+    assert!(said("model").contains(&told), "the same history teaches the same: {told}, {saw}");
+    assert!(said("model").contains("the default") && said("adoption").contains("in use for host plant-2"), "{saw}");
+    assert!(said("chinese").contains("次越限中及时预警") && said("chinese").contains("主机 plant-2"), "{saw}");
+    let by_hand = session.get("/api/v1/models").unwrap()[0]["id"].clone();
+    wait_for_model(&session, &taught, &by_hand);
 
     let period = session.get("/api/v1/forecasting").unwrap()["last_period"].clone();
     assert_eq!((&period["hosts"], &period["left_over"]), (&json!(2), &json!(0)), "{period}");

@@ -149,8 +149,12 @@ pub(crate) struct HandAgent {
 
 /// Enrols with a token's secret; whatever the server answers.
 pub(crate) fn enroll(client: &Client, token: &str) -> Result<Answer> {
+    enroll_as(client, token, "plant-3")
+}
+
+fn enroll_as(client: &Client, token: &str, name: &str) -> Result<Answer> {
     let secret = EnrollToken::decode(token).context("not a token")?.secret;
-    client.send_json("POST", ENROLL_PATH, &json!({ "secret": secret, "hostname": "plant-3", "version": "0" }))
+    client.send_json("POST", ENROLL_PATH, &json!({ "secret": secret, "hostname": name, "version": "0" }))
 }
 
 /// A fresh enrolment token.
@@ -162,8 +166,13 @@ pub(crate) fn new_token(session: &Session, uses: u32) -> Result<String> {
 impl HandAgent {
     /// Enrols a host of its own.
     pub(crate) fn enroll(server: &Server, session: &Session) -> Result<Self> {
+        Self::enroll_as(server, session, "plant-3")
+    }
+
+    /// Enrols a host of this name.
+    pub(crate) fn enroll_as(server: &Server, session: &Session, name: &str) -> Result<Self> {
         let client = server.agent_client()?;
-        let reply: EnrollReply = serde_json::from_value(enroll(&client, &new_token(session, 1)?)?.ok()?)?;
+        let reply: EnrollReply = serde_json::from_value(enroll_as(&client, &new_token(session, 1)?, name)?.ok()?)?;
         Ok(Self { client, host: reply.host, key: reply.key, epoch: now_ms().unsigned_abs() })
     }
 

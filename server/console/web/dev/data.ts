@@ -51,7 +51,7 @@ const diskForecast = (now: number): Forecast => ({
 })
 const stable = (now: number, value: number, threshold = 0.9, horizon_ms = 4 * HOUR): Forecast => ({ state: { is: 'stable' }, warned: false, probability: 0.02, at_ms: now, value, threshold, horizon_ms, likely_ms: null, reasons: [{ because: 'expert', expert: { expert: 'season', days: 1, carry: 'rise' }, weight_ratio: 0.6, expects: value + 0.05 }], band: [] })
 
-const outlook = (name: string, rule: string, metric: string, instance: string, forecast: Forecast, entity = 'e1', entity_name = name): Outlook => ({ rule, entity, entity_name, metric, instance, forecast })
+const outlook = (name: string, rule: string, metric: string, instance: string, forecast: Forecast, entity = 'e1', entity_name = name): Outlook => ({ rule, entity, entity_name, metric, instance, model: null, forecast })
 
 export function hosts(now: number): HostSummary[] {
   const host = (name: string, rest: Partial<HostSummary>): HostSummary => ({

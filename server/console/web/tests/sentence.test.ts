@@ -10,7 +10,7 @@ const clock = (text: string) => new Date(`2026-08-03T${text}:00`).getTime()
 
 const forecast = (state: Forecast['state'], rest: Partial<Forecast> = {}): Forecast => ({ state, warned: false, probability: 0.9, at_ms: NOW, value: 0.914, threshold: 0.9, horizon_ms: 24 * HOUR, reasons: [], band: [], ...rest })
 const warning = forecast({ is: 'warning', probability: 0.93, earliest_ms: clock('21:10'), likely_ms: clock('22:20'), latest_ms: clock('23:40') })
-const outlook = (answer: Forecast, rest: Partial<Outlook> = {}): Outlook => ({ rule: 'disk', entity: 'e', entity_name: 'plant-3', metric: 'fs_used_ratio', instance: '/data', forecast: answer, ...rest })
+const outlook = (answer: Forecast, rest: Partial<Outlook> = {}): Outlook => ({ rule: 'disk', entity: 'e', entity_name: 'plant-3', metric: 'fs_used_ratio', instance: '/data', model: null, forecast: answer, ...rest })
 const host = (rest: Partial<HostSummary>): HostSummary => ({ id: 'h', name: 'plant-3', component: '', seen_ms: NOW, silent: false, skew_ms: 0, agent_version: '0.1.0', containers: 0, series_asked: 4, series_judged: 4, incidents: 0, ...rest })
 const incident = (rest: Partial<Incident>, evidence: Partial<Incident['evidence']> = {}): Incident => ({
   id: 'i', rule: 'disk', host: 'h', entity: 'e', instance: '/data', kind: 'warning', state: 'firing', severity: 'warning', opened_ms: NOW, updated_ms: NOW, deliveries: [], ...rest,

@@ -60,7 +60,7 @@ export default {
     outlook: 'Outlook', outlook_none: 'No forecast yet. They are made every 5 minutes, the first ones soon after a host is enrolled.',
     outlook_calm: 'Nothing is expected to cross its threshold.',
     now: 'now {value}',
-    ahead: 'looks {span} ahead', probability: '{value} likely',
+    ahead: 'looks {span} ahead', by_model: 'judged by a trained model', probability: '{value} likely',
     series: 'All series', entity: 'Of', this_host: 'This host', metric: 'Series',
     containers: 'Containers', containers_none: 'No containers are known on this host.', container: 'Container', image: 'Image',
     running: 'running', stopped: 'stopped', cpu: 'CPU of its limit', memory: 'Memory of its limit', updated: 'Refreshed',

@@ -60,7 +60,7 @@ export default {
     outlook: '趋势预测', outlook_none: '暂无预测。预测每 5 分钟进行一次，主机接入后稍等片刻即可看到。',
     outlook_calm: '预计没有指标会越过阈值。',
     now: '当前 {value}',
-    ahead: '预测未来 {span}', probability: '可能性 {value}',
+    ahead: '预测未来 {span}', by_model: '按训练的模型判断', probability: '可能性 {value}',
     series: '全部指标', entity: '对象', this_host: '本机', metric: '指标',
     containers: '容器', containers_none: '该主机上没有已知的容器。', container: '容器', image: '镜像',
     running: '运行中', stopped: '已停止', cpu: 'CPU 占限额', memory: '内存占限额', updated: '更新时间',

@@ -328,6 +328,7 @@ pub const ALLOCATOR_DELAY: &str = "MIMALLOC_PURGE_DELAY";
 
 /// Whether the environment says it.
 #[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the settings room")]
 pub fn allocator_is_told() -> bool {
     std::env::var_os(ALLOCATOR_DELAY).is_some()
 }

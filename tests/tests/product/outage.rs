@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
 use forewarn_common::id::EntityId;
 use forewarn_tests::agent::Agent;
 use forewarn_tests::chat::{ChatRoom, Robot, SECRET};

@@ -40,6 +40,7 @@ await browse(async ({ page, args, shot }) => {
   await choose('scope', args.host);
   await at('model-adopt-save').click();
   await model.locator('[data-testid="adoption"]').waitFor();
+  await page.locator('.el-overlay').last().waitFor({ state: 'hidden' });
   saw.adoption = await model.locator('[data-testid="adoption"]').innerText();
   await shot(`${args.shot}-en`);
   await at('language-zh').click();

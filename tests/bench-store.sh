@@ -2,7 +2,7 @@
 # What storing costs, on this machine: `make bench-store`. A server of its own on SQLite and then on MariaDB, a
 # simulated fleet over TLS, one kept-alive connection a host. Prints processor time (trust it; wall time only on an
 # idle machine), memory, bytes a sample, reads. The bars are in docs/database.md.
-# Variables one may set: FOREWARN_BIN (target/release), HOSTS (1000), ENGINES ("sqlite mysql"), PARTS ("intake
+# Variables one may set: FOREWARN_BIN (target/release), HOSTS (1000), ENGINES ("sqlite mysql"), PARTS ("floor intake
 # burst merging read linear", and "long"), BURST_MINUTES (of data of each host, 200), LONG_RATE (blocks a second, 2475 =
 # 1.5 M samples) for LONG_S (600) seconds, READ_HOSTS (20) and READ_DAYS (15) at a sample every ten seconds, LINEAR
 # ("100 1000 10000" hosts), PAST_HOSTS (60) with PAST_DAYS (90), PEERS (a folder with the programs victoria-metrics,
@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=${FOREWARN_BIN:-target/release}
 hosts=${HOSTS:-1000}
-parts=" ${PARTS:-intake burst merging read linear} "
+parts=" ${PARTS:-floor intake burst merging read linear} "
 fleet=$bin/examples/fleet
 folder=$(mktemp -d "${TMPDIR:-/tmp}/forewarn-bench-XXXXXX")
 server="" database=""
@@ -121,6 +121,18 @@ sizes() {
     "$fleet" read --database "$database_url" --hosts 0
 }
 
+# What the load costs a server that takes every block and looks at none: the part of every figure below that TLS and
+# HTTP have on this machine, now.
+floor() {
+    echo "== floor: the same listener, nothing stored; load average $(cut -d' ' -f1 /proc/loadavg)"
+    "$fleet" floor --listen 127.0.0.1:28441 &
+    server=$!
+    sleep 1
+    watched=(--watch "floor=$server")
+    load --hosts "$hosts" --preloaded --minutes 30 --ticks 6 --fresh
+    stop_server
+}
+
 intake() {
     echo "== $1: intake, blocks of 60 s (606 samples), merging deferred; load average $(cut -d' ' -f1 /proc/loadavg)"
     start_server "$1" 86400000
@@ -227,6 +239,7 @@ linear() {
     done
 }
 
+case $parts in *" floor "*) floor ;; esac
 for engine in ${ENGINES:-sqlite mysql}; do
     [ "$engine" = mysql ] && start_mysql
     case $parts in *" intake "*) intake "$engine" ;; esac

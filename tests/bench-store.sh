@@ -2,16 +2,16 @@
 # What storing costs, on this machine: `make bench-store`. A server of its own on SQLite and then on MariaDB, a
 # simulated fleet over TLS, one kept-alive connection a host. Prints processor time (trust it; wall time only on an
 # idle machine), memory, bytes a sample, reads. The bars are in docs/database.md.
-# Variables one may set: FOREWARN_BIN (target/release), HOSTS (1000), ENGINES ("sqlite mysql"), PARTS ("intake read
-# linear"), BURST_MINUTES (of data of each host, 200), LONG_RATE (blocks a second of a run of ten minutes; 0, the default,
-# leaves it out), READ_HOSTS (20) and READ_DAYS (15) at a sample every ten seconds, LINEAR ("100 1000 10000" hosts),
-# PAST_HOSTS (60) with PAST_DAYS (90), PEERS (a folder with the programs victoria-metrics, prometheus; without it the
-# peers are named and not run). Cold reads need root: the kernel's pages are dropped.
+# Variables one may set: FOREWARN_BIN (target/release), HOSTS (1000), ENGINES ("sqlite mysql"), PARTS ("floor intake
+# burst merging read linear", and "long"), BURST_MINUTES (of data of each host, 200), LONG_RATE (blocks a second, 2475 =
+# 1.5 M samples) for LONG_S (600) seconds, READ_HOSTS (20) and READ_DAYS (15) at a sample every ten seconds, LINEAR
+# ("100 1000 10000" hosts), PAST_HOSTS (60) with PAST_DAYS (90), PEERS (a folder with the programs victoria-metrics,
+# prometheus; without it the peers are named and not run). Cold reads need root: the kernel's pages are dropped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=${FOREWARN_BIN:-target/release}
 hosts=${HOSTS:-1000}
-parts=" ${PARTS:-intake read linear} "
+parts=" ${PARTS:-floor intake burst merging read linear} "
 fleet=$bin/examples/fleet
 folder=$(mktemp -d "${TMPDIR:-/tmp}/forewarn-bench-XXXXXX")
 server="" database=""
@@ -121,6 +121,18 @@ sizes() {
     "$fleet" read --database "$database_url" --hosts 0
 }
 
+# What the load costs a server that takes every block and looks at none: the part of every figure below that TLS and
+# HTTP have on this machine, now.
+floor() {
+    echo "== floor: the same listener, nothing stored; load average $(cut -d' ' -f1 /proc/loadavg)"
+    "$fleet" floor --listen 127.0.0.1:28441 &
+    server=$!
+    sleep 1
+    watched=(--watch "floor=$server")
+    load --hosts "$hosts" --preloaded --minutes 30 --ticks 6 --fresh
+    stop_server
+}
+
 intake() {
     echo "== $1: intake, blocks of 60 s (606 samples), merging deferred; load average $(cut -d' ' -f1 /proc/loadavg)"
     start_server "$1" 86400000
@@ -130,27 +142,35 @@ intake() {
     start_server "$1" 86400000
     load --minutes 10 --ticks 3 --fresh
     stop_server
+}
+
+burst() {
     echo "== $1: a burst, merging deferred: what it leaves to merge"
     start_server "$1" 86400000
     load --minutes "${BURST_MINUTES:-200}" --ticks 6 --fresh --in-flight 128
     sizes
     stop_server
+}
+
+merging() {
     echo "== $1: intake and merging of whole hours, every sample verified"
     start_server "$1" 2000
-    local hosts_all=$hosts minutes
-    hosts=$((hosts / 10))
+    local hosts_all=$hosts
+    hosts=$(((hosts + 9) / 10))
     load --minutes 360 --ticks 6 --ago-min 360 --settle-s 40 --verify "$database_url"
     hosts=$hosts_all
     sizes
     stop_server
-    if [ "${LONG_RATE:-0}" != 0 ]; then
-        echo "== $1: ten minutes at $LONG_RATE blocks a second, merging as they come"
-        start_server "$1" 2000
-        minutes=$((LONG_RATE * 600 / hosts))
-        load --minutes "$minutes" --ticks 6 --ago-min "$minutes" --rate "$LONG_RATE" --lazy --settle-s 30
-        sizes
-        stop_server
-    fi
+}
+
+# Merging keeps up if what is left as it was pushed (tier 0) at the end is little.
+long() {
+    local minutes=$((${LONG_RATE:-2475} * ${LONG_S:-600} / hosts))
+    echo "== $1: ${LONG_S:-600} s at ${LONG_RATE:-2475} blocks a second, merging as they come"
+    start_server "$1" 2000
+    load --minutes "$minutes" --ticks 6 --ago-min "$minutes" --rate "${LONG_RATE:-2475}" --lazy
+    sizes
+    stop_server
 }
 
 reading() {
@@ -159,9 +179,13 @@ reading() {
     "$fleet" preload --database "$database_url" --hosts "${READ_HOSTS:-20}" --days "${READ_DAYS:-15}" --full-days "${READ_DAYS:-15}"
     local cold='sync; echo 3 > /proc/sys/vm/drop_caches'
     if [ "$1" = mysql ]; then
-        export folder
-        export -f run_mysql stop_mysql
-        cold="bash -c 'stop_mysql; $cold; run_mysql'"
+        # A file, because the fleet runs it with sh, which hands no functions on.
+        {
+            declare -p folder
+            declare -f run_mysql stop_mysql
+            echo "stop_mysql; $cold; run_mysql"
+        } >"$folder/cold.sh"
+        cold="bash $folder/cold.sh"
     fi
     "$fleet" read --database "$database_url" --before-cold "$cold"
     echo "== $1: the same, hot, and questions to the fleet"
@@ -215,9 +239,13 @@ linear() {
     done
 }
 
+case $parts in *" floor "*) floor ;; esac
 for engine in ${ENGINES:-sqlite mysql}; do
     [ "$engine" = mysql ] && start_mysql
     case $parts in *" intake "*) intake "$engine" ;; esac
+    case $parts in *" burst "*) burst "$engine" ;; esac
+    case $parts in *" merging "*) merging "$engine" ;; esac
+    case $parts in *" long "*) long "$engine" ;; esac
     case $parts in *" read "*) reading "$engine" ;; esac
     case $parts in *" linear "*) linear "$engine" ;; esac
     end

@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "a program for people to read")]
 
 mod check;
+mod floor;
 mod host;
 mod link;
 mod preload;
@@ -55,6 +56,8 @@ enum Command {
     Read(read::Read),
     /// Writes hosts with weeks of history into a database, without a server.
     Preload(preload::Preload),
+    /// Takes every request and looks at none, for `load --preloaded`: what TLS and HTTP alone cost.
+    Floor(floor::Floor),
 }
 
 #[derive(Args, Clone)]
@@ -138,6 +141,7 @@ async fn main() -> Result<()> {
         Command::Load(args) => load(args).await,
         Command::Read(args) => read::read(args).await,
         Command::Preload(args) => preload::preload(args).await,
+        Command::Floor(args) => floor::floor(args).await,
     }
 }
 

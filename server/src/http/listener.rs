@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response, header};
+use forewarn_common::wire::PushReply;
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,6 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use warp::Filter;
+
+use super::reply::json;
 
 /// A peer that has not finished its handshake by then is cut off.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -85,6 +88,23 @@ pub async fn serve<F>(
     if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests did not end in time and were cut off");
     }
+}
+
+/// Takes every request and looks at none: what the same listener costs without a server behind it, for the benches.
+pub async fn serve_nothing(
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    connections_max: usize,
+    stop: watch::Receiver<bool>,
+) {
+    let answer = |body: hyper::body::Bytes| {
+        json(StatusCode::OK, &PushReply { now_ms: body.len() as i64, ..PushReply::default() })
+    };
+    let routes = warp::body::bytes()
+        .map(answer)
+        .recover(|_| async { Ok::<_, Infallible>(warp::reply::Response::default()) })
+        .unify();
+    serve(listener, Some(tls), routes, connections_max, stop).await;
 }
 
 async fn handshake(

@@ -122,7 +122,7 @@ impl Parent {
         Self { tier, start_ms, part, end_ms, stored_ms, skewed, bytes }
     }
 
-    pub(super) fn key(&self) -> (i16, i64, i64) {
+    pub(super) fn key(&self) -> ParentKey {
         (self.tier, self.start_ms, self.part)
     }
 
@@ -132,6 +132,9 @@ impl Parent {
         format!("host {host}, {start_ms} to {end_ms}, tier {tier}, part {part}: {error}")
     }
 }
+
+/// What names a parent among the rows of its host: tier, start, part.
+pub(super) type ParentKey = (i16, i64, i64);
 
 /// All samples of one group, in the order of their times.
 #[derive(Default)]
@@ -177,7 +180,7 @@ impl Span {
 pub(super) struct Rows<'a> {
     tier: i16,
     span: Span,
-    parents: &'a [(i16, i64, i64)],
+    parents: &'a [ParentKey],
     groups: Vec<MergedGroup>,
     values: usize,
     columns: usize,
@@ -185,7 +188,7 @@ pub(super) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    pub(super) fn new(tier: i16, span: Span, parents: &'a [(i16, i64, i64)]) -> Self {
+    pub(super) fn new(tier: i16, span: Span, parents: &'a [ParentKey]) -> Self {
         Self { tier, span, parents, groups: Vec::new(), values: 0, columns: 0, done: Vec::new() }
     }
 
@@ -384,7 +387,7 @@ impl Store {
     pub(super) async fn replace(
         &self,
         host: HostId,
-        parents: Vec<(i16, i64, i64)>,
+        parents: Vec<ParentKey>,
         children: Vec<Child>,
     ) -> Result<(), StoreError> {
         self.inner
@@ -548,7 +551,7 @@ fn delete_incidents(connection: &mut Conn, before_ms: i64) -> Tx<usize> {
 }
 
 struct Merged {
-    parents: Vec<(i16, i64, i64)>,
+    parents: Vec<ParentKey>,
     children: Vec<Child>,
     parent_bytes: usize,
     waiting: usize,

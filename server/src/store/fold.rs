@@ -11,7 +11,7 @@ use forewarn_common::block::DecodeError;
 use forewarn_common::id::{EntityId, HostId, LayoutId};
 
 use super::column::Row;
-use super::compact::{Child, CompactReport, Deadline, HOUR_MS, Parent, ParentRow, Rows, Span, points_max};
+use super::compact::{Child, CompactReport, Deadline, HOUR_MS, Parent, ParentKey, ParentRow, Rows, Span, points_max};
 use super::connection::{Conn, Tx};
 use super::push::{TIER_DAY, TIER_DAY_PART, TIER_MONTH, TIER_MONTH_PART};
 use super::schema::block;
@@ -60,7 +60,7 @@ impl Step {
 }
 
 struct Folded {
-    parents: Vec<(i16, i64, i64)>,
+    parents: Vec<ParentKey>,
     children: Vec<Child>,
     damaged: Vec<String>,
 }

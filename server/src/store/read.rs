@@ -10,7 +10,7 @@ use forewarn_common::metric::Kind;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 
-use super::column::Row;
+use super::column::{GroupEntry, Row};
 use super::connection::{Conn, Tx};
 use super::push::{
     BLOCK_SPAN_MS_MAX, SEEN_LAG_MS, TIER_DAY, TIER_DAY_PART, TIER_HOUR, TIER_MONTH, TIER_MONTH_PART, TIER_PUSHED,
@@ -436,6 +436,14 @@ struct Gather {
     damaged: Vec<String>,
 }
 
+/// What a read wants of one group of a row.
+struct Chosen {
+    layout: Arc<Layout>,
+    /// For each column the series that it goes to.
+    sinks: Arc<Vec<Option<usize>>>,
+    times: Vec<i64>,
+}
+
 impl Gather {
     fn new(store: &Store, asked: &Asked) -> Self {
         let Asked { host, wanted, from_ms, to_ms, step_ms, value } = asked.clone();
@@ -507,21 +515,21 @@ impl Gather {
         Ok(())
     }
 
+    /// A group of a row that is there and of which something is wanted; damaged times are told.
+    fn chosen(&mut self, part: &Part, row: &Row<'_>, group: &GroupEntry) -> Option<Chosen> {
+        let layout = self.store.layout(group.layout)?;
+        let sinks = self.sinks(group.entity, group.layout)?;
+        if sinks.iter().all(Option::is_none) {
+            return None;
+        }
+        let times = row.times(group).map_err(|error| self.damage(part, &error)).ok()?;
+        Some(Chosen { layout, sinks, times })
+    }
+
     fn merged(&mut self, part: &Part) -> Result<(), DecodeError> {
         let row = Row::parse(&part.bytes)?;
         for group in row.groups() {
-            let Some(layout) = self.store.layout(group.layout) else { continue };
-            let Some(sinks) = self.sinks(group.entity, group.layout) else { continue };
-            if sinks.iter().all(Option::is_none) {
-                continue;
-            }
-            let times = match row.times(group) {
-                Ok(times) => times,
-                Err(error) => {
-                    self.damage(part, &error);
-                    continue;
-                }
-            };
+            let Some(Chosen { layout, sinks, times }) = self.chosen(part, &row, group) else { continue };
             for (column, (sink, metric)) in sinks.iter().zip(&layout.metrics).enumerate() {
                 let Some(index) = sink else { continue };
                 match row.column(group, column, metric.decimals) {
@@ -538,18 +546,7 @@ impl Gather {
         // Groups of one row mostly tick together: one after the other with the same times shares their buckets.
         let mut shared: Option<(Vec<i64>, Vec<usize>)> = None;
         for group in row.groups() {
-            let Some(layout) = self.store.layout(group.layout) else { continue };
-            let Some(sinks) = self.sinks(group.entity, group.layout) else { continue };
-            if sinks.iter().all(Option::is_none) {
-                continue;
-            }
-            let times = match row.times(group) {
-                Ok(times) => times,
-                Err(error) => {
-                    self.damage(part, &error);
-                    continue;
-                }
-            };
+            let Some(Chosen { layout, sinks, times }) = self.chosen(part, &row, group) else { continue };
             let (_, places) = match shared.take().filter(|(known, _)| *known == times) {
                 Some(same) => shared.insert(same),
                 None => {

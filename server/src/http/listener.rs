@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use forewarn_common::limit;
 use forewarn_common::wire::PushReply;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -91,6 +92,7 @@ pub async fn serve<F>(
 }
 
 /// Takes every request and looks at none: what the same listener costs without a server behind it, for the benches.
+#[expect(clippy::disallowed_methods, reason = "the length is limited before it")]
 pub async fn serve_nothing(
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
@@ -100,7 +102,8 @@ pub async fn serve_nothing(
     let answer = |body: hyper::body::Bytes| {
         json(StatusCode::OK, &PushReply { now_ms: body.len() as i64, ..PushReply::default() })
     };
-    let routes = warp::body::bytes()
+    let routes = warp::body::content_length_limit(limit::BLOCK_BYTES_MAX as u64)
+        .and(warp::body::bytes())
         .map(answer)
         .recover(|_| async { Ok::<_, Infallible>(warp::reply::Response::default()) })
         .unify();

@@ -1,6 +1,6 @@
 //! The engine's API through its socket: list, inspect at a start, events, and logs that have no file.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use forewarn_common::clock;
 use futures_util::StreamExt;
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
 use super::state::{Diff, address, has_own_network, health_code, kept_labels};
 use super::{INSTANCES_MAX, Instance, LogWay, Maker, Notice, Place};
@@ -21,8 +22,10 @@ const TIMEOUT_S: u64 = 30;
 /// Signals that ask a program to reload or report, not to end: HUP, USR1, USR2, CHLD, CONT, URG, WINCH.
 const HARMLESS_SIGNALS: [&str; 7] = ["1", "10", "12", "17", "18", "23", "28"];
 /// Events that matter here, as Docker calls them and as Podman does.
-const EVENTS: [&str; 10] =
-    ["start", "die", "died", "oom", "health_status", "kill", "stop", "destroy", "remove", "rename"];
+const EVENTS: [&str; 11] =
+    ["start", "die", "died", "oom", "health_status", "exec_died", "kill", "stop", "destroy", "remove", "rename"];
+/// Podman says that a check of health begins, and when its command has ended; what came of it is written after that.
+const HEALTH_AFTER: Duration = Duration::from_millis(300);
 /// The states of Podman's containers that can be said in Docker's language.
 const PODMAN_STATES: [&str; 4] = ["created", "running", "paused", "exited"];
 /// How often, and after which pause, an answer that cannot be understood is asked for again.
@@ -136,8 +139,15 @@ pub(super) async fn watch(place: &Place, socket: &Path, notices: &Sender<Notice>
     };
     let version = engine.version.clone();
     tracing::info!(version, "the container engine is reached");
-    let mut session =
-        Session { engine, place, notices, known: HashMap::new(), listed_at_ms: 0, streams: JoinSet::new() };
+    let mut session = Session {
+        engine,
+        place,
+        notices,
+        known: HashMap::new(),
+        listed_at_ms: 0,
+        health_due: BTreeMap::new(),
+        streams: JoinSet::new(),
+    };
     let error = session.run(diff).await.err().map_or_else(|| "the event stream ended".to_owned(), |e| e.to_string());
     // Before the first list nothing is known, which is not that there is nothing.
     if session.listed_at_ms > 0 {
@@ -153,6 +163,8 @@ struct Session<'a> {
     known: HashMap<String, Instance>,
     /// When the list was complete: events from before may be in it already.
     listed_at_ms: i64,
+    /// Containers of Podman whose health is asked for then.
+    health_due: BTreeMap<String, Instant>,
     /// Logs that are followed through the API; they end with their containers, or with the session.
     streams: JoinSet<String>,
 }
@@ -177,7 +189,16 @@ impl Session<'_> {
         let options = EventsOptions { since: Some(since_s.to_string()), until: None, filters: Some(filters) };
         let docker = self.engine.docker.clone();
         let mut events = std::pin::pin!(docker.events(Some(options)));
-        while let Some(event) = events.next().await {
+        loop {
+            let due = self.health_due.values().min().copied();
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.ask_for_health().await;
+                    continue;
+                }
+            };
+            let Some(event) = event else { return Ok(()) };
             while let Some(ended) = self.streams.try_join_next() {
                 tracing::debug!(container = ended.ok(), "a log stream has ended");
             }
@@ -186,7 +207,27 @@ impl Session<'_> {
                 return Ok(());
             }
         }
-        Ok(())
+    }
+
+    /// What came of the checks of health whose time has come.
+    async fn ask_for_health(&mut self) {
+        let now = Instant::now();
+        let due: Vec<String> = self.health_due.iter().filter(|(_, at)| **at <= now).map(|(id, _)| id.clone()).collect();
+        for id in due {
+            self.health_due.remove(&id);
+            if let Ok(Some(health)) = inspect(&self.engine, self.place, &id).await.map(|now| now.health) {
+                self.on_health(id, health, clock::wall_ms()).await;
+            }
+        }
+    }
+
+    /// Tells of a health that is news.
+    async fn on_health(&mut self, id: String, health: u8, at_ms: i64) {
+        let Some(known) = self.known.get_mut(&id).filter(|known| known.health != Some(health)) else { return };
+        known.health = Some(health);
+        let changed = Notice::Changed(Box::new(known.clone()));
+        self.tell(changed).await;
+        self.tell(Notice::Happened { id, at_ms, kind: EventKind::Health, code: i32::from(health) }).await;
     }
 
     async fn on_event(&mut self, event: EventMessage) -> Result<(), bollard::errors::Error> {
@@ -226,20 +267,23 @@ impl Session<'_> {
                 (EventKind::Die, code)
             }
             "oom" => (EventKind::Oom, 0),
-            "health_status" => {
-                // Podman says that there is news, not which.
-                let health = match action.split_once(": ") {
-                    Some((_, status)) => health_code(status),
-                    None => inspect(&self.engine, self.place, &id).await.ok().and_then(|now| now.health),
-                };
-                let Some(health) = health else { return Ok(()) };
-                let Some(known) = self.known.get_mut(&id).filter(|known| known.health != Some(health)) else {
-                    return Ok(());
-                };
-                known.health = Some(health);
-                let changed = Notice::Changed(Box::new(known.clone()));
-                self.tell(changed).await;
-                (EventKind::Health, i32::from(health))
+            "health_status" | "exec_died" => {
+                match action.split_once(": ") {
+                    Some((_, status)) => {
+                        if let Some(health) = health_code(status) {
+                            self.on_health(id, health, at_ms).await;
+                        }
+                    }
+                    None if self
+                        .known
+                        .get(&id)
+                        .is_some_and(|known| action != "exec_died" || known.health.is_some()) =>
+                    {
+                        self.health_due.insert(id, Instant::now() + HEALTH_AFTER);
+                    }
+                    None => {}
+                }
+                return Ok(());
             }
             "kill" if attribute("signal").is_none_or(|signal| !HARMLESS_SIGNALS.contains(&signal)) => {
                 (EventKind::Stop, 0)

@@ -288,7 +288,15 @@ async fn run(dir: &Path, rounds: i64, cache_bytes: Option<usize>) -> Result<()> 
     let outbox = Arc::new(Outbox::new(store.clone(), key, notifier, words, "scale".into()));
     let judge = Arc::new(Judge::new(store.clone(), Arc::clone(&outbox), Arc::clone(&share), plan.end_ms));
     let intake = Intake::start(store.clone(), settings.limits.blocks_in_flight_max);
-    let jobs = Jobs { store: store.clone(), settings: settings.clone(), intake, judge, outbox, share };
+    let jobs = Jobs {
+        store: store.clone(),
+        settings: settings.clone(),
+        intake,
+        judge,
+        outbox,
+        share,
+        period: watch::channel(None).0,
+    };
     let (_running, stopped) = watch::channel(false);
     let mut forecaster = Forecaster::default();
     let base_kib = memory_kib("VmRSS")?;

@@ -10,7 +10,7 @@ use forewarn_common::id::{EntityId, HostId};
 use forewarn_common::limit;
 use tokio::sync::Mutex as AsyncMutex;
 
-use crate::model::forecast::{Period, State};
+use crate::model::forecast::State;
 use crate::model::host::Host;
 use crate::model::incident::{Incident, IncidentState, Subject};
 use crate::model::rule::{Condition, Rule};
@@ -89,7 +89,6 @@ pub struct Judge {
     deaf: AtomicBool,
     rules: RwLock<Option<(i64, Arc<Vec<Rule>>)>>,
     lanes: Mutex<HashMap<HostId, Arc<AsyncMutex<Lane>>>>,
-    period: Mutex<Option<Period>>,
 }
 
 impl Judge {
@@ -97,19 +96,7 @@ impl Judge {
     #[must_use]
     pub fn new(store: Store, outbox: Arc<Outbox>, share: Arc<Share>, listening_since_ms: i64) -> Self {
         let (listening_since_ms, deaf) = (AtomicI64::new(listening_since_ms), AtomicBool::new(false));
-        let (rules, lanes, period) = (RwLock::default(), Mutex::default(), Mutex::default());
-        Self { store, outbox, share, listening_since_ms, deaf, rules, lanes, period }
-    }
-
-    /// Takes in what the forecasts of a period came to.
-    pub fn set_period(&self, period: Period) {
-        *self.period.lock().unwrap_or_else(PoisonError::into_inner) = Some(period);
-    }
-
-    /// What the forecasts of the last whole period came to on this server; none before there was one.
-    #[must_use]
-    pub fn period(&self) -> Option<Period> {
-        *self.period.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { store, outbox, share, listening_since_ms, deaf, rules: RwLock::default(), lanes: Mutex::default() }
     }
 
     /// The rules.

@@ -289,6 +289,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let outbox = Arc::new(outbox);
     let judge = Arc::new(Judge::new(store.clone(), Arc::clone(&outbox), Arc::clone(&share), now_ms));
     let intake = Intake::start(store.clone(), settings.limits.blocks_in_flight_max);
+    let (period, told) = watch::channel(None);
     let jobs = Jobs {
         store: store.clone(),
         settings: settings.clone(),
@@ -296,11 +297,12 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         judge: Arc::clone(&judge),
         outbox: Arc::clone(&outbox),
         share: Arc::clone(&share),
+        period,
     };
     if let Some(file) = &args.local_agent_token {
         write_local_token(&store, &site, file, now_ms).await?;
     }
-    let app = Arc::new(App::new(store.clone(), site, settings.clone(), intake, judge, outbox)?);
+    let app = Arc::new(App::new(store.clone(), site, settings.clone(), intake, judge, outbox, told)?);
 
     let (stop, stopped) = watch::channel(false);
     let mut running = schedule::start(&jobs, &stopped);

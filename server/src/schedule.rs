@@ -16,13 +16,15 @@ use tokio::task::JoinHandle;
 
 use crate::intake::Intake;
 use crate::judge::Judge;
+use crate::model::forecast::Period;
 use crate::outbox::Outbox;
 use crate::settings::Settings;
 use crate::share::Share;
 use crate::store::{Retention, Store, StoreError};
 use footprint::Footprint;
 pub use forecast::{Forecaster, Tally};
-use timekeeper::{Gap, Timekeeper, Witness, witness};
+pub use timekeeper::{Doubt, Timekeeper};
+use timekeeper::{Gap, Witness, witness};
 
 /// How often due hosts and due deliveries are looked for.
 const LOOK: Duration = Duration::from_millis(500);
@@ -47,6 +49,8 @@ pub struct Jobs {
     pub outbox: Arc<Outbox>,
     /// Which server does what.
     pub share: Arc<Share>,
+    /// What the forecasts of the last whole period came to.
+    pub period: watch::Sender<Option<Period>>,
 }
 
 /// Starts all jobs; they end soon after `stop` turns true.
@@ -58,8 +62,7 @@ pub fn start(jobs: &Jobs, stop: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
         (jobs.clone(), jobs.clone(), jobs.clone(), jobs.clone(), jobs.clone());
     let measure_ms = jobs.settings.store.measure_every_ms;
     let (carried, halt) = (Arc::new(Mutex::new(Forecaster::default())), stop.clone());
-    let (timekeeper, doubts) =
-        (Arc::new(Mutex::new(Timekeeper::default())), Arc::new(Mutex::new(Timekeeper::default())));
+    let (timekeeper, doubt) = (Arc::new(Mutex::new(Timekeeper::default())), Arc::new(Mutex::new(Doubt::default())));
     let mut running = vec![
         every("forecast", LOOK, stop.clone(), move || {
             let (jobs, carried, stopping) = (forecaster.clone(), Arc::clone(&carried), halt.clone());
@@ -81,10 +84,10 @@ pub fn start(jobs: &Jobs, stop: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
             async move { if jobs.share.owns_job("compaction") { jobs.compact().await } else { Ok(()) } }
         }),
         every("retention", RETAIN_EVERY, stop.clone(), move || {
-            let (jobs, doubts) = (keeper.clone(), Arc::clone(&doubts));
+            let (jobs, doubt) = (keeper.clone(), Arc::clone(&doubt));
             async move {
                 if jobs.share.owns_job("retention") {
-                    jobs.retain(&mut *doubts.lock().await, clock::wall_ms(), clock::boot_ms()).await
+                    jobs.retain(&mut *doubt.lock().await, clock::wall_ms(), clock::boot_ms()).await
                 } else {
                     Ok(())
                 }
@@ -143,7 +146,11 @@ impl Jobs {
         Ok(())
     }
 
-    async fn tick(&self, timekeeper: &mut Timekeeper, wall_ms: i64, boot_ms: i64) -> Result<(), StoreError> {
+    /// Judges silence and quiet, after a look at this server's own clocks.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn tick(&self, timekeeper: &mut Timekeeper, wall_ms: i64, boot_ms: i64) -> Result<(), StoreError> {
         let gap = timekeeper.look(wall_ms, boot_ms);
         match gap {
             Some(Gap::Jumped { by_ms }) => {
@@ -160,14 +167,18 @@ impl Jobs {
         self.judge.tick(wall_ms).await
     }
 
-    async fn retain(&self, doubts: &mut Timekeeper, wall_ms: i64, boot_ms: i64) -> Result<(), StoreError> {
+    /// Deletes what is past its retention, unless most hosts have another time.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn retain(&self, doubt: &mut Doubt, wall_ms: i64, boot_ms: i64) -> Result<(), StoreError> {
         self.store.sessions_expire(wall_ms).await?;
         let own = self.store.site_get(footprint::SITE_VALUE).await?.and_then(|id| Some(HostId(id.try_into().ok()?)));
         let said = witness(&self.store.hosts().await?, own, wall_ms);
         if let Witness::Contradicts { hosts, by_ms } = said {
             tracing::error!(hosts, by_ms, "most hosts have another time than this server: set its clock, or theirs");
         }
-        if !doubts.may_delete(said, boot_ms) {
+        if !doubt.may_delete(said, boot_ms) {
             tracing::warn!(?said, "nothing is deleted while no host confirms this server's clock");
             return Ok(());
         }

@@ -16,12 +16,12 @@ use forewarn_server::model::host::Host;
 use forewarn_server::model::rule::default_rules;
 use forewarn_server::notify::{Notifier, NotifySettings, Site};
 use forewarn_server::outbox::Outbox;
-use forewarn_server::schedule::{Forecaster, Jobs, Tally};
+use forewarn_server::schedule::{Doubt, Forecaster, Jobs, Tally, Timekeeper};
 use forewarn_server::seal::Seal;
 use forewarn_server::series::{CLOSE_AFTER_MS, STEP_MS};
 use forewarn_server::settings::Settings;
 use forewarn_server::share::Share;
-use forewarn_server::store::{Arriving, Store, StoredForecast};
+use forewarn_server::store::{Arriving, Store, StoredForecast, Wanted};
 use tokio::sync::watch;
 
 const HOST: HostId = HostId([3; 16]);
@@ -81,7 +81,8 @@ impl Place {
         let outbox = Arc::new(outbox);
         let judge = Judge::new(store.clone(), Arc::clone(&outbox), Arc::clone(&share), BEGIN_MS);
         let intake = Intake::start(store.clone(), settings.limits.blocks_in_flight_max);
-        let jobs = Jobs { store, settings, intake, judge: Arc::new(judge), outbox, share };
+        let jobs =
+            Jobs { store, settings, intake, judge: Arc::new(judge), outbox, share, period: watch::channel(None).0 };
         let look_us = Arc::new(AtomicI64::new(0));
         let forecaster = forecaster(&look_us);
         let mut place = Self { _folder: folder, jobs, look_us, forecaster, metric, value, pushed: 0 };
@@ -307,4 +308,37 @@ async fn heavy_fits_stay_within_their_budget_and_who_waits_says_so() {
         place.push(1).await;
     }
     assert_eq!((fits, rounds), (SERIES, SERIES.div_ceil(FITS_MAX)));
+}
+
+#[tokio::test]
+async fn a_server_whose_clock_is_set_ahead_makes_no_host_silent_and_deletes_nothing() {
+    const MINUTE_MS: i64 = 60_000;
+    const YEAR_MS: i64 = 365 * 86_400_000;
+    let place = Place::new(Id::MemUsedRatio, mixed).await;
+    let jobs = &place.jobs;
+    let (mut keeper, mut doubt) = (Timekeeper::default(), Doubt::default());
+    let heard_ms = jobs.store.host(HOST).await.unwrap().unwrap().seen_ms;
+    let open = || async { jobs.store.open_incidents().await.unwrap().len() };
+    let samples = || async {
+        let read = jobs.store.read(HOST, Wanted::All, BEGIN_MS, heard_ms, STEP_MS).await.unwrap();
+        read.series.iter().map(|series| series.points.len()).sum::<usize>()
+    };
+    let before = samples().await;
+    jobs.tick(&mut keeper, heard_ms + MINUTE_MS, MINUTE_MS).await.unwrap();
+    let ahead_ms = heard_ms + YEAR_MS;
+    jobs.tick(&mut keeper, ahead_ms, MINUTE_MS + 5000).await.unwrap();
+    assert_eq!(open().await, 0, "the year was not listened to");
+    jobs.retain(&mut doubt, ahead_ms, MINUTE_MS).await.unwrap();
+    assert_eq!(samples().await, before, "nobody has confirmed that a year has passed");
+
+    // From then on it is listened again, and silence is silence.
+    for minute in 1..=4 {
+        jobs.tick(&mut keeper, ahead_ms + minute * MINUTE_MS, (minute + 1) * MINUTE_MS + 5000).await.unwrap();
+    }
+    assert_eq!(open().await, 1);
+    // A host that has the server's time confirms it.
+    let (mut settings, now_ms) = (jobs.settings.clone(), heard_ms + MINUTE_MS);
+    (settings.store.full_days, settings.store.day_tier_days, settings.store.month_tier_days) = (1, 1, 1);
+    Jobs { settings, ..jobs.clone() }.retain(&mut doubt, now_ms, MINUTE_MS).await.unwrap();
+    assert!(samples().await < before);
 }

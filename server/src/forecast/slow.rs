@@ -1,6 +1,6 @@
 //! The heavy expert for long horizons: seasons and trend taken apart (MSTL) and the trend carried on by exponential
-//! smoothing (AutoETS), refitted at fixed bucket numbers, and once between two of them where it promised what did not come. The
-//! one room that knows augurs; nothing here judges.
+//! smoothing (AutoETS), refitted at fixed bucket numbers, and once between two of them where it promised what did not
+//! come. The one room that knows augurs; nothing here judges.
 
 use augurs::ets::AutoETS;
 use augurs::mstl::MSTLModel;
@@ -26,7 +26,6 @@ const FLAT_RATIO: f64 = 1e-7;
 /// what comes is usually off by more.
 const DRIFT_POINTS: usize = 2;
 const DRIFT_SIGMAS: f64 = 6.0;
-
 /// The interval that spans one standard deviation.
 const ONE_SIGMA: f64 = 0.6827;
 

@@ -107,7 +107,7 @@ async fn health(app: Arc<App>, call: Call) -> Result<Response, Refused> {
 }
 
 async fn forecasting(app: Arc<App>, call: Call) -> Result<Response, Refused> {
-    Ok(json(OK, &view::Forecasting { now_ms: call.now_ms, last_period: app.judge.period() }))
+    Ok(json(OK, &view::Forecasting { now_ms: call.now_ms, last_period: *app.period.borrow() }))
 }
 
 async fn document(_: Arc<App>, _: Call) -> Result<Response, Refused> {

@@ -19,12 +19,13 @@ use forewarn_common::id::HostId;
 use forewarn_common::keyword::KeywordRule;
 use http::{HeaderValue, Method, StatusCode, header};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use warp::Filter;
 use warp::reply::Response;
 
 use crate::intake::Intake;
 use crate::judge::Judge;
+use crate::model::forecast::Period;
 use crate::outbox::Outbox;
 use crate::settings::Settings;
 use crate::site::Site;
@@ -67,6 +68,8 @@ pub struct App {
     pub judge: Arc<Judge>,
     /// Channels and what is due to them.
     pub outbox: Arc<Outbox>,
+    /// What the forecasts of the last whole period came to.
+    pub period: watch::Receiver<Option<Period>>,
     /// Models in the making.
     pub trainings: Trainings,
     blocks: Arc<Semaphore>,
@@ -89,6 +92,7 @@ impl App {
         intake: Intake,
         judge: Arc<Judge>,
         outbox: Arc<Outbox>,
+        period: watch::Receiver<Option<Period>>,
     ) -> anyhow::Result<Self> {
         let blocks = Arc::new(Semaphore::new(settings.limits.blocks_in_flight_max));
         let trainings = Trainings::new(store.clone(), crate::adopted::site_model(&settings.judge));
@@ -100,6 +104,7 @@ impl App {
             intake,
             judge,
             outbox,
+            period,
             trainings,
             blocks,
             ranking: Semaphore::new(1),

@@ -19,7 +19,6 @@ use super::Jobs;
 use super::book::{Book, CALM_FOR_MS, LOOK_BUCKETS, Name, Note, Passed, Rest};
 use crate::adopted::{Adopted, site_model};
 use crate::forecast::{self, Model};
-use crate::judge::Judge;
 use crate::model::forecast::{Forecast, Period, State};
 use crate::model::host::Host;
 use crate::model::rule::{Condition, Rule};
@@ -289,7 +288,7 @@ impl Forecaster {
                 break;
             }
         }
-        self.report(&jobs.judge, every_ms, now_ms);
+        self.report(&jobs.period, every_ms, now_ms);
         Ok(())
     }
 
@@ -323,7 +322,7 @@ impl Forecaster {
     }
 
     /// Says once a period what it came to: aloud where there was not time for all.
-    fn report(&mut self, judge: &Judge, every_ms: i64, now_ms: i64) {
+    fn report(&mut self, told: &watch::Sender<Option<Period>>, every_ms: i64, now_ms: i64) {
         if (0..every_ms).contains(&(now_ms - self.tallied_ms)) {
             return;
         }
@@ -352,7 +351,7 @@ impl Forecaster {
         } else if judged + calm > 0 {
             tracing::info!(?period, "forecasts of a period");
         }
-        judge.set_period(period);
+        told.send_replace(Some(period));
         (self.last, self.tally, self.tallied_ms) = (self.tally, Tally::default(), now_ms);
     }
 

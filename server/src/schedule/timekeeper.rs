@@ -33,11 +33,9 @@ pub(super) enum Gap {
 
 /// Compares the two clocks from look to look.
 #[derive(Debug, Default)]
-pub(super) struct Timekeeper {
+pub struct Timekeeper {
     /// Wall clock and boot clock at the last look.
     last: Option<(i64, i64)>,
-    /// Since when, by the boot clock, the hosts have contradicted.
-    doubted_since_ms: Option<i64>,
 }
 
 impl Timekeeper {
@@ -50,21 +48,6 @@ impl Timekeeper {
             Some(Gap::Jumped { by_ms })
         } else {
             (for_ms > STILL_MS).then_some(Gap::StoodStill { for_ms })
-        }
-    }
-
-    /// Whether what is past its retention by the server's clock may be deleted: what is gone does not come back when
-    /// the clock is put right.
-    pub(super) fn may_delete(&mut self, witness: Witness, boot_ms: i64) -> bool {
-        match witness {
-            Witness::Agrees => {
-                self.doubted_since_ms = None;
-                true
-            }
-            Witness::Silent => false,
-            Witness::Contradicts { .. } => {
-                boot_ms.saturating_sub(*self.doubted_since_ms.get_or_insert(boot_ms)) >= DOUBTED_MS_MAX
-            }
         }
     }
 }
@@ -101,6 +84,30 @@ pub(super) fn witness(hosts: &[Host], own: Option<HostId>, now_ms: i64) -> Witne
     }
 }
 
+/// How long the hosts have contradicted.
+#[derive(Debug, Default)]
+pub struct Doubt {
+    /// Since when, by the boot clock.
+    since_ms: Option<i64>,
+}
+
+impl Doubt {
+    /// Whether what is past its retention by the server's clock may be deleted: what is gone does not come back when
+    /// the clock is put right.
+    pub(super) fn may_delete(&mut self, witness: Witness, boot_ms: i64) -> bool {
+        match witness {
+            Witness::Agrees => {
+                self.since_ms = None;
+                true
+            }
+            Witness::Silent => false,
+            Witness::Contradicts { .. } => {
+                boot_ms.saturating_sub(*self.since_ms.get_or_insert(boot_ms)) >= DOUBTED_MS_MAX
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use forewarn_common::id::HostId;
@@ -129,7 +136,7 @@ mod tests {
 
     #[test]
     fn nothing_is_deleted_by_a_clock_that_nobody_confirms_and_a_doubt_does_not_fill_the_disk() {
-        let mut keeper = Timekeeper::default();
+        let mut keeper = Doubt::default();
         let doubt = Witness::Contradicts { hosts: 1, by_ms: DAY_MS };
         assert!(keeper.may_delete(Witness::Agrees, 0));
         assert!(!keeper.may_delete(Witness::Silent, 1) && !keeper.may_delete(Witness::Silent, 100 * DAY_MS));

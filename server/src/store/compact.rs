@@ -21,7 +21,7 @@ use super::push::{
     BLOCKS, INSERT_ROWS_MAX, NewBlock, TIER_DAY, TIER_DAY_PART, TIER_HOUR, TIER_MONTH, TIER_MONTH_PART, TIER_PUSHED,
     part_of,
 };
-use super::schema::{audit, block, delivery, engine_event, host_state, incident, keyword_hit, series_group, session};
+use super::schema::{audit, block, delivery, engine_event, host_state, incident, keyword_hit, series_group};
 use super::summary::{DAY_STEP_MS, Sums};
 use super::{Store, StoreError, host_id, read, unsigned};
 
@@ -482,7 +482,6 @@ impl Store {
             .pool
             .write(move |connection| {
                 diesel::delete(audit::table.filter(audit::at_ms.lt(incident_ms))).execute(connection)?;
-                diesel::delete(session::table.filter(session::expires_ms.le(now_ms))).execute(connection)?;
                 Ok(())
             })
             .await?;

@@ -3,16 +3,13 @@
 
 use std::time::Duration;
 
-use forewarn_common::block::{
-    Block, Dictionary, Entity, EntityKind, Group, Header, LastValue, Layout, Metric, Ticks, Urgent,
-};
-use forewarn_common::id::EntityId;
+use forewarn_common::block::{Layout, Metric};
 use forewarn_common::metric::Id;
 use forewarn_tests::browser::run_script;
 use forewarn_tests::database::Store;
 use forewarn_tests::http::Answer;
-use forewarn_tests::now_ms;
 use forewarn_tests::server::{Server, Session};
+use forewarn_tests::{Dice, now_ms};
 use serde_json::{Value, json};
 
 use super::site::{HandAgent, SOON, keep_rules, refusal};
@@ -29,44 +26,27 @@ const TICKS: u16 = 120;
 const BLOCKS: u16 = 9;
 const TRAINED_FOR: Duration = Duration::from_secs(120);
 
-/// A number in 0..1 that follows from its place alone (splitmix64).
-struct Dice(u64);
-
-impl Dice {
-    fn unit(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    fn between(&mut self, low: f64, high: f64) -> f64 {
-        low + (high - low) * self.unit()
-    }
-}
-
 /// Bursts of work at odd hours: each climbs within the hour, three in four of them over 80 %.
 fn bursts(seed: u64) -> Vec<f64> {
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
+    let mut between = |low: f64, high: f64| low + (high - low) * dice.unit();
     let (mut next, mut height, mut from) = (20.0, 0.0, 0.0);
     let value = |i: u16| {
         let t = f64::from(i);
         if t >= next {
             from = next;
-            height = if dice.unit() < 0.75 { dice.between(0.50, 0.65) } else { dice.between(0.15, 0.38) };
-            next = t + dice.between(50.0, 80.0);
+            height = if between(0.0, 1.0) < 0.75 { between(0.50, 0.65) } else { between(0.15, 0.38) };
+            next = t + between(50.0, 80.0);
         }
         let age = t - from;
         let rise = if age < 14.0 { age / 14.0 } else { (1.0 - (age - 20.0) / 8.0).clamp(0.0, 1.0) };
-        (0.30 + height * rise + dice.between(-0.03, 0.03)).clamp(0.0, 1.0)
+        (0.30 + height * rise + between(-0.03, 0.03)).clamp(0.0, 1.0)
     };
     (0..TICKS * BLOCKS).map(value).collect()
 }
 
 /// Sends days of a bursting processor beside a memory that nothing happens to, up to now.
 fn send_history(agent: &HandAgent, seed: u64) {
-    let entity = EntityId::of_host(agent.host);
     let layout = Layout { metrics: vec![Metric::of(Id::CpuUsed, ""), Metric::of(Id::MemUsedRatio, "")] };
     let values = bursts(seed);
     let now_ms = now_ms();
@@ -74,41 +54,8 @@ fn send_history(agent: &HandAgent, seed: u64) {
     for (seq, column) in (0..).zip(values.chunks(usize::from(TICKS))) {
         // The last sample ends the bucket that closed last.
         let start_ms = end_ms - (i64::from(BLOCKS) - seq) * i64::from(TICKS) * STEP_MS + STEP_MS;
-        let cpu = *column.last().unwrap();
-        let last = |metric, value| LastValue { entity, metric, instance: String::new(), value };
-        let record = Entity {
-            id: entity,
-            kind: EntityKind::Host,
-            name: "plant-3".into(),
-            component: String::new(),
-            attributes: Vec::new(),
-        };
-        let at_ms = start_ms + (i64::from(TICKS) - 1) * STEP_MS;
-        let block = Block {
-            header: Header {
-                host: agent.host,
-                epoch: agent.epoch,
-                seq: seq as u64,
-                start_ms,
-                step_ms: STEP_MS as u32,
-                ticks: TICKS,
-                boot_id: [7; 16],
-                boot_ms: 1_000_000,
-                closed_ms: at_ms,
-            },
-            urgent: Urgent {
-                at_ms,
-                last: vec![last(Id::CpuUsed, cpu), last(Id::MemUsedRatio, 0.4)],
-                ..Urgent::default()
-            },
-            dictionary: Dictionary { layouts: vec![layout.clone()], entities: vec![record] },
-            groups: vec![Group {
-                entity,
-                layout: layout.id(),
-                ticks: Ticks::all(TICKS),
-                columns: vec![column.to_vec(), vec![0.4; usize::from(TICKS)]],
-            }],
-        };
+        let columns = vec![column.to_vec(), vec![0.4; usize::from(TICKS)]];
+        let block = agent.block_of(seq as u64, start_ms, STEP_MS, &layout, columns);
         let bytes = block.encode(|id| (id == layout.id()).then_some(&layout)).unwrap();
         let answer = agent.push(bytes).unwrap();
         assert_eq!(answer.status, 200, "{}", answer.text());

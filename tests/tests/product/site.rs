@@ -184,8 +184,29 @@ impl HandAgent {
     /// A block of ten seconds that starts at an instant: ten samples of two series, and the fill level
     /// of `/data` in the urgent section.
     pub(crate) fn block(&self, seq: u64, start_ms: i64, used_ratio: f64) -> Block {
+        let last = LastValue {
+            entity: EntityId::of_host(self.host),
+            metric: Id::FsUsedRatio,
+            instance: "/data".into(),
+            value: used_ratio,
+        };
+        let mut block = self.block_of(seq, start_ms, 1000, &Self::layout(), vec![vec![4.0; 10], vec![used_ratio; 10]]);
+        block.urgent.last = vec![last];
+        block
+    }
+
+    /// A block of the host's own series with a value a step from an instant on, and nothing urgent.
+    pub(crate) fn block_of(
+        &self,
+        seq: u64,
+        start_ms: i64,
+        step_ms: i64,
+        layout: &Layout,
+        columns: Vec<Vec<f64>>,
+    ) -> Block {
         let entity = EntityId::of_host(self.host);
-        let last = LastValue { entity, metric: Id::FsUsedRatio, instance: "/data".into(), value: used_ratio };
+        let ticks = u16::try_from(columns[0].len()).unwrap();
+        let closed_ms = start_ms + i64::from(ticks) * step_ms;
         let record = Entity {
             id: entity,
             kind: EntityKind::Host,
@@ -193,22 +214,21 @@ impl HandAgent {
             component: String::new(),
             attributes: Vec::new(),
         };
-        let columns = vec![vec![4.0; 10], vec![used_ratio; 10]];
         Block {
             header: Header {
                 host: self.host,
                 epoch: self.epoch,
                 seq,
                 start_ms,
-                step_ms: 1000,
-                ticks: 10,
+                step_ms: u32::try_from(step_ms).unwrap(),
+                ticks,
                 boot_id: [7; 16],
                 boot_ms: 1_000_000,
-                closed_ms: start_ms + 10_000,
+                closed_ms,
             },
-            urgent: Urgent { at_ms: start_ms + 9000, last: vec![last], ..Urgent::default() },
-            dictionary: Dictionary { layouts: vec![Self::layout()], entities: vec![record] },
-            groups: vec![Group { entity, layout: Self::layout().id(), ticks: Ticks::all(10), columns }],
+            urgent: Urgent { at_ms: closed_ms - step_ms, ..Urgent::default() },
+            dictionary: Dictionary { layouts: vec![layout.clone()], entities: vec![record] },
+            groups: vec![Group { entity, layout: layout.id(), ticks: Ticks::all(ticks), columns }],
         }
     }
 

@@ -301,9 +301,7 @@ async fn run(dir: &Path, rounds: i64, cache_bytes: Option<usize>) -> Result<()> 
     let mut forecaster = Forecaster::default();
     let base_kib = memory_kib("VmRSS")?;
     println!("{} hosts of {SERIES} series; resident before the first round {} MiB", plan.hosts, base_kib >> 10);
-    println!(
-        "round   cpu s  judged    calm  again   left   fits  fit ms  waits  carried MiB  resident +MiB  peak +MiB"
-    );
+    println!("round   cpu s  judged    calm   left   fits  fit ms  waits  resident MiB: samples   round    peak");
     let end_ms =
         if dir.join("played").exists() { std::fs::read_to_string(dir.join("played"))?.parse()? } else { plan.end_ms };
     for round in 0..rounds {
@@ -314,6 +312,7 @@ async fn run(dir: &Path, rounds: i64, cache_bytes: Option<usize>) -> Result<()> 
             store.push(blocks.collect::<Result<_>>()?).await?;
         }
         let now_ms = start_ms + BUCKET_MS + settings.judge.close_after_ms + 1000;
+        let before_kib = memory_kib("VmRSS")?;
         // The peak of this round, not of what made its samples.
         std::fs::write("/proc/self/clear_refs", "5")?;
         let before_ms = cpu_ms()?;
@@ -321,15 +320,14 @@ async fn run(dir: &Path, rounds: i64, cache_bytes: Option<usize>) -> Result<()> 
         let cpu_s = (cpu_ms()? - before_ms) as f64 / 1000.0;
         let tally = forecaster.last_period();
         println!(
-            "{round:>5} {cpu_s:>7.2} {:>7} {:>7} {:>6} {:>6} {:>6} {:>7} {:>6} {:>12.1} {:>14} {:>10}",
+            "{round:>5} {cpu_s:>7.2} {:>7} {:>7} {:>6} {:>6} {:>7} {:>6} {:>21} {:>7} {:>7}",
             tally.judged,
             tally.calm,
-            tally.learnt_again,
             tally.left_over,
             tally.fits,
             tally.fit_us / 1000,
             tally.fits_waiting,
-            forecaster.carried_bytes() as f64 / f64::from(1 << 20),
+            (before_kib - base_kib) >> 10,
             (memory_kib("VmRSS")? - base_kib) >> 10,
             (memory_kib("VmHWM")? - base_kib) >> 10,
         );

@@ -18,8 +18,6 @@ const RESET_FLOOR_RATIO: f64 = 0.02;
 const RESET_NOISE: f64 = 10.0;
 /// Trends need this many buckets since the last reset.
 const TREND_BUCKETS_MIN: usize = 4;
-/// Room that a full row gets at once.
-const ROW_ROOM: usize = 288;
 /// Tooth tops that are remembered.
 const TOPS_MAX: usize = 12;
 
@@ -292,15 +290,25 @@ impl Memory {
         self.level.len()
     }
 
-    /// About how many bytes the rows take.
-    pub(crate) fn bytes(&self) -> usize {
-        let buckets = self.level.len() * 7 * size_of::<f32>();
-        let states = self.at.len() * (5 + self.errors.len()) * size_of::<f32>();
-        let waiting = self.pending.len() * (size_of::<Pending>() + self.experts.len() * size_of::<f64>());
-        let records: usize = self.records.iter().map(|record| record.at.len() * 3 * size_of::<f32>()).sum();
-        let lines =
-            self.envelopes.iter().map(|(_, _, line)| line.sums.len()).sum::<usize>() + self.level_line.sums.len();
-        buckets + states + waiting + records + lines * size_of::<[f64; 3]>()
+    /// Makes room for so many more buckets: rows that double as they grow are moved, and a history comes at once.
+    pub(crate) fn expect(&mut self, buckets: usize) {
+        for row in [&mut self.raw, &mut self.level, &mut self.held, &mut self.peak_h, &mut self.day_mean] {
+            row.reserve(buckets);
+        }
+        self.voids.reserve(buckets);
+        self.resets.reserve(buckets);
+        let states = buckets.div_ceil(self.stride);
+        self.at.reserve(states);
+        self.outcome.reserve(states);
+        for row in [&mut self.past_phase, &mut self.past_rise, &mut self.past_depth] {
+            row.reserve(states);
+        }
+        for row in &mut self.errors {
+            row.reserve(states);
+        }
+        for line in self.envelopes.iter_mut().map(|(_, _, line)| line).chain([&mut self.level_line]) {
+            line.sums.reserve(buckets.min((line.keep + 2).saturating_sub(line.sums.len())));
+        }
     }
 
     /// Learns one bucket. A missing one comes with the last known value; `void` says that this
@@ -309,25 +317,25 @@ impl Memory {
     pub(crate) fn push(&mut self, value: f64, void: bool, judged: bool) {
         let i = self.level.len();
         let voids = self.voids.last().copied().unwrap_or(0) + u32::from(void);
-        grow(&mut self.voids, voids);
+        self.voids.push(voids);
         let level = if i >= 2 { median(value, f64::from(self.raw[i - 1]), f64::from(self.raw[i - 2])) } else { value };
-        grow(&mut self.raw, value as f32);
+        self.raw.push(value as f32);
         self.scale = self.scale.max(level.abs());
         let before = self.level.last().map_or(level, |l| f64::from(*l));
-        grow(&mut self.level, level as f32);
+        self.level.push(level as f32);
         if !void {
             self.learn_noise((level - before).abs());
         }
         let noise = self.noise;
         let held =
             if i >= 2 { level.min(f64::from(self.level[i - 1])).min(f64::from(self.level[i - 2])) } else { level };
-        grow(&mut self.held, held as f32);
+        self.held.push(held as f32);
         self.level_line.push(level);
         let peak = self.horizon_peak.push(i, held);
-        grow(&mut self.peak_h, peak as f32);
+        self.peak_h.push(peak as f32);
         if let Some(day) = self.day {
             let mean = self.level_line.mean(day) as f32;
-            grow(&mut self.day_mean, mean);
+            self.day_mean.push(mean);
         }
         let best = self.outcome_peak.push(i, held);
         let trough = -self.trough.push(i, -held);
@@ -336,7 +344,7 @@ impl Memory {
         let drop_before = if i >= 2 { f64::from(self.level[i - 2] - self.level[i - 1]) } else { 0.0 };
         let reset = drop + drop_before > (RESET_NOISE * noise).max(RESET_FLOOR_RATIO * self.scale);
         let resets = self.resets.last().copied().unwrap_or(0) + u32::from(reset);
-        grow(&mut self.resets, resets);
+        self.resets.push(resets);
         if reset {
             self.last_reset = Some(i);
         }
@@ -520,7 +528,7 @@ impl Memory {
             }
             let level = f64::from(self.level[state.at]);
             for (row, forecast) in self.errors.iter_mut().zip(&state.experts) {
-                grow(row, (best - forecast) as f32);
+                row.push((best - forecast) as f32);
             }
             self.at.push(state.at as u32);
             self.past_phase.push(self.day.map_or(0.0, |day| (state.at % day) as f32));
@@ -548,14 +556,6 @@ fn tops_drift(tops: &[(usize, f64)]) -> f64 {
     }
     slopes.sort_by(f64::total_cmp);
     slopes.get(slopes.len() / 2).copied().unwrap_or(0.0)
-}
-
-/// Appends with little room to spare: many long rows that double would waste half of the memory.
-fn grow<T>(row: &mut Vec<T>, value: T) {
-    if row.len() == row.capacity() {
-        row.reserve_exact(ROW_ROOM);
-    }
-    row.push(value);
 }
 
 fn median(a: f64, b: f64, c: f64) -> f64 {

@@ -265,13 +265,6 @@ impl State {
         self.fits.waits
     }
 
-    /// About how many bytes this state takes.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        let weights = 2 * self.memory.at.len() * size_of::<f32>();
-        size_of::<Self>() + self.window.means.len() * size_of::<f32>() + weights + self.memory.bytes()
-    }
-
     /// Lets a warning stand that was given before this state was rebuilt, when no more is known.
     #[must_use]
     pub fn with_warning(mut self, standing: bool) -> Self {
@@ -457,7 +450,10 @@ fn advance(
     for (t_ms, value) in points {
         state.gridder.add(t_ms, value);
     }
-    for bucket in state.gridder.close(now_ms) {
+    let buckets = state.gridder.close(now_ms);
+    state.window.means.reserve(buckets.len());
+    state.memory.expect(buckets.len());
+    for bucket in buckets {
         state.take(bucket, threshold, model);
     }
     state

@@ -44,8 +44,6 @@ pub struct Period {
     pub looked_at: u32,
     /// Series that there was no time for: judged at their next turn.
     pub left_over: u32,
-    /// Of those judged, how many were learnt again from their stored history.
-    pub learnt_again: u32,
     /// Heavy fits (a decomposition into seasons and trend).
     pub heavy_fits: u32,
     /// Series that were judged while their heavy fit waits for its turn.
@@ -58,8 +56,6 @@ pub struct Period {
     pub heavy_fit_ms: i64,
     /// Time that forecasts may take of a period.
     pub budget_ms: i64,
-    /// Memory of the states that are carried from turn to turn.
-    pub carried_bytes: u64,
 }
 
 /// Exactly one of four; "ok" is never said of a series that is over its threshold.

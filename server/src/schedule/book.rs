@@ -16,6 +16,9 @@ pub(super) const CALM_FOR_MS: i64 = 6 * 3_600_000;
 /// that was looked at longer ago is judged in full.
 pub(super) const LOOK_BUCKETS: i64 = 24;
 
+/// Names and times repeat from note to note: the first level takes them out.
+const PACK_LEVEL: i32 = 1;
+
 /// Rule and series of a question.
 pub(super) type Name = (String, SeriesKey);
 
@@ -94,15 +97,50 @@ struct NoteRow {
 }
 
 /// The notes of one host.
-#[derive(Default)]
 pub(super) struct Book {
+    pub(super) host: HostId,
     pub(super) written_ms: i64,
     /// How many answers of this host are stored, once that is known.
     pub(super) answers: Option<usize>,
     pub(super) notes: HashMap<Name, Note>,
 }
 
+/// A closed book: there is one in memory for every host, a few dozen bytes a series.
+pub(super) struct Packed {
+    written_ms: i64,
+    answers: Option<usize>,
+    /// How many notes are in it.
+    pub(super) notes: usize,
+    /// What the database has of it, as zstd.
+    body: Box<[u8]>,
+}
+
+impl Packed {
+    /// # Errors
+    /// None that memory does not make.
+    pub(super) fn open(&self, host: HostId) -> Result<Book, StoreError> {
+        let body = zstd::decode_all(&*self.body).map_err(damaged)?;
+        let book = Book::read(host, self.written_ms, std::str::from_utf8(&body).map_err(damaged)?).map_err(damaged)?;
+        Ok(Book { answers: self.answers, ..book })
+    }
+}
+
+fn damaged(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Corrupt(format!("kept forecasts: {error}"))
+}
+
 impl Book {
+    /// An empty one.
+    pub(super) fn of(host: HostId) -> Self {
+        Self { host, written_ms: 0, answers: None, notes: HashMap::new() }
+    }
+
+    pub(super) fn pack(&self) -> Result<Packed, StoreError> {
+        let body = zstd::encode_all(self.write()?.as_bytes(), PACK_LEVEL).map_err(damaged)?;
+        let (written_ms, answers, notes) = (self.written_ms, self.answers, self.notes.len());
+        Ok(Packed { written_ms, answers, notes, body: body.into() })
+    }
+
     pub(super) fn write(&self) -> Result<String, StoreError> {
         let mut rows: Vec<NoteRow> = self
             .notes
@@ -118,7 +156,7 @@ impl Book {
         rows.sort_by(|a, b| {
             (&a.rule, a.entity, &a.metric, &a.instance).cmp(&(&b.rule, b.entity, &b.metric, &b.instance))
         });
-        serde_json::to_string(&rows).map_err(|error| StoreError::Corrupt(format!("kept forecasts: {error}")))
+        serde_json::to_string(&rows).map_err(damaged)
     }
 
     pub(super) fn read(host: HostId, written_ms: i64, body: &str) -> Result<Self, serde_json::Error> {
@@ -127,7 +165,7 @@ impl Book {
             let key = SeriesKey { host, entity: row.entity, metric: row.metric, instance: row.instance };
             ((row.rule, key), row.note)
         });
-        Ok(Self { written_ms, answers: None, notes: notes.collect() })
+        Ok(Self { host, written_ms, answers: None, notes: notes.collect() })
     }
 }
 
@@ -181,5 +219,24 @@ mod tests {
         }
         assert_eq!(note.rest.map(|rest| rest.low), Some(35.0));
         assert!(note.passed(&[(14 * STEP_MS, 45.5)], 14 * STEP_MS, STEP_MS).is_none());
+    }
+
+    #[test]
+    fn closed_book_of_a_hundred_series_takes_six_kilobytes_and_opens_as_it_was() {
+        let host = HostId([3; 16]);
+        let mut book = Book { written_ms: 7, answers: Some(100), ..Book::of(host) };
+        for i in 0..100_u32 {
+            let (metric, instance) = ("container_memory_used_ratio".to_owned(), format!("/data/{i}"));
+            let key = SeriesKey { host, entity: EntityId(u64::from(i).wrapping_mul(0x9e37_79b9)), metric, instance };
+            let odd = (f64::from(i) * 0.7).sin() as f32;
+            let rest = Rest { calm: Calm { below: 60.0 + odd, rise: 10.0 * odd }, low: 40.0 - odd };
+            let note = Note { probability: odd.abs() / 50.0, rest: Some(rest), ..calm() };
+            book.notes.insert(("container-memory".to_owned(), key), note);
+        }
+        let packed = book.pack().unwrap();
+        assert!(packed.body.len() <= 6 << 10, "{} bytes", packed.body.len());
+        assert_eq!(packed.notes, 100);
+        let opened = packed.open(host).unwrap();
+        assert_eq!((opened.written_ms, opened.answers, opened.notes), (7, Some(100), book.notes));
     }
 }

@@ -1,12 +1,11 @@
 //! Rounds of forecasts: which series of a host are asked what, from which state, and where the answers go.
 //! No judgement of its own: `forecast` says what will come, `judge` what becomes of an incident.
 //!
-//! What a round may take is bounded, in memory, in time and in heavy fits. States are large and are learnt again from
-//! the history (some milliseconds) where there is no room to carry them; what cannot be learnt again is small, kept in
-//! a book a host and written to the database at most hourly. A calm series is only looked at. The most urgent series
-//! come first; what a turn has no time for is judged at the next, bucket by bucket as if it had been judged in time.
+//! What a round may take is bounded, in memory, in time and in heavy fits. States are large and none outlives its turn:
+//! it is learnt again from the history in some milliseconds. What cannot be learnt again is small, kept in a book a
+//! host and written to the database at most hourly. A calm series is only looked at. The most urgent series come first;
+//! what a turn has no time for is judged at the next, bucket by bucket as if it had been judged in time.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, mpsc};
 
@@ -16,7 +15,7 @@ use forewarn_common::id::{EntityId, HostId};
 use tokio::sync::{oneshot, watch};
 
 use super::Jobs;
-use super::book::{Book, CALM_FOR_MS, LOOK_BUCKETS, Name, Note, Passed, Rest};
+use super::book::{Book, CALM_FOR_MS, LOOK_BUCKETS, Name, Note, Packed, Passed, Rest};
 use crate::adopted::{Adopted, site_model};
 use crate::forecast::{self, Model};
 use crate::model::forecast::{Forecast, Period, State};
@@ -31,10 +30,6 @@ const JUDGED_BUCKETS: i64 = 6;
 const CATCH_UP_BUCKETS: i64 = 24;
 /// Series judged at once: the states of some hundred kilobytes each, and 4,320 points of two weeks.
 const SERIES_READ_MAX: usize = 16;
-/// States that are carried may take this much; the others are learnt again at each of their turns.
-const CARRIED_BYTES_MAX: usize = 16 << 20;
-/// While there is room for one more state, every state is offered.
-const STATE_BYTES: usize = 1 << 20;
 /// Share of the time that forecasts may take of one core, heavy fits included …
 const BUDGET_RATIO: f64 = 0.1;
 /// … and what every host may take at least at its turn, where there are no more hosts than these.
@@ -64,16 +59,13 @@ impl Question {
     fn name(&self) -> Name {
         (self.rule.clone(), self.key.clone())
     }
-}
 
-/// A state that is carried to the next turn.
-struct Carried {
-    /// Up to when its points were read.
-    read_to_ms: i64,
-    state: forecast::State,
-    bytes: usize,
-    /// How much it is worth to have it at hand: a likely crossing most, a calm series least.
-    worth: f32,
+    /// What the book of its host has of it.
+    fn noted<'a>(&self, book: &'a Book) -> Option<&'a Note> {
+        let note = book.notes.get(&self.name())?;
+        let same = note.threshold.to_bits() == self.threshold.to_bits() && note.horizon_ms == self.horizon_ms;
+        same.then_some(note)
+    }
 }
 
 /// What the turns of a period came to.
@@ -83,8 +75,6 @@ pub struct Tally {
     pub judged: usize,
     /// Calm series that a look let pass with the answer they had.
     pub calm: usize,
-    /// Of those judged, how many were learnt again from their history.
-    pub learnt_again: usize,
     /// Series that there was no time for: judged at their next turn.
     pub left_over: usize,
     /// Heavy fits.
@@ -139,11 +129,9 @@ fn failed(error: impl std::fmt::Display) -> StoreError {
     StoreError::Setup(format!("a forecast ended abnormally: {error}"))
 }
 
-/// Who forecasts, and what is carried from turn to turn. Nothing of it is lost for good with the process.
+/// Who forecasts, and what is known from turn to turn. Nothing of it is lost for good with the process.
 pub struct Forecaster {
-    carried: HashMap<Name, Carried>,
-    carried_bytes: usize,
-    books: HashMap<HostId, Book>,
+    books: HashMap<HostId, Packed>,
     /// Books and notes at the begin of this look.
     known: (usize, usize),
     /// The hosts whose turns are taken here, in the order of their names, and when that was asked.
@@ -166,7 +154,6 @@ impl Default for Forecaster {
 /// A question that was judged.
 struct Judged {
     question: Question,
-    read_to_ms: i64,
     judged_to_ms: i64,
     state: forecast::State,
     answer: Forecast,
@@ -185,25 +172,19 @@ struct Said {
     fits: usize,
     fit_us: i64,
     fit_waits: bool,
-    carried: Option<Carried>,
 }
 
 impl Judged {
-    /// Lets go of the state unless it is worth more than this.
-    fn said(self, floor: Option<f32>) -> Said {
-        let note = self.note();
-        let worth = if note.rest.is_some() { -1.0 } else { note.probability };
-        let is_worthy = floor.is_none_or(|floor| worth > floor);
-        let Self { question, read_to_ms, state, answer, fit_us, .. } = self;
+    /// Lets go of the state.
+    fn said(self) -> Said {
         Said {
-            digest: answer.warned.then(|| state.digest()),
-            fits: state.fits_made(),
-            fit_waits: state.fit_waits(),
-            carried: is_worthy.then(|| Carried { read_to_ms, bytes: state.bytes(), state, worth }),
-            question,
-            answer,
-            note,
-            fit_us,
+            note: self.note(),
+            digest: self.answer.warned.then(|| self.state.digest()),
+            fits: self.state.fits_made(),
+            fit_waits: self.state.fit_waits(),
+            question: self.question,
+            answer: self.answer,
+            fit_us: self.fit_us,
         }
     }
 
@@ -228,8 +209,6 @@ impl Forecaster {
     #[must_use]
     pub fn new(stopwatch: Stopwatch) -> Self {
         Self {
-            carried: HashMap::new(),
-            carried_bytes: 0,
             books: HashMap::new(),
             known: (0, 0),
             order: Vec::new(),
@@ -249,12 +228,6 @@ impl Forecaster {
         self.last
     }
 
-    /// Bytes of the states that are carried.
-    #[must_use]
-    pub fn carried_bytes(&self) -> usize {
-        self.carried_bytes
-    }
-
     /// Forecasts every host whose turn it is.
     ///
     /// # Errors
@@ -262,7 +235,7 @@ impl Forecaster {
     pub async fn round(&mut self, jobs: &Jobs, stop: &watch::Receiver<bool>, now_ms: i64) -> Result<(), StoreError> {
         let every_ms = jobs.settings.judge.forecast_every_ms;
         self.meet(jobs, now_ms).await?;
-        self.known = (self.books.len(), self.books.values().map(|book| book.notes.len()).sum());
+        self.known = (self.books.len(), self.books.values().map(|book| book.notes).sum());
         let mut adopted = None;
         for id in self.order.clone() {
             // A host that is due beyond the next period was put there by a clock that has been set back since.
@@ -300,7 +273,7 @@ impl Forecaster {
         let hosts = jobs.store.hosts().await?;
         let own: Vec<HostId> = hosts.iter().map(|host| host.id).filter(|id| jobs.share.owns(*id)).collect();
         let here: HashSet<HostId> = own.iter().copied().collect();
-        // Another server goes on from the stored history; what was carried would be of the past.
+        // Another server goes on from what is stored; what is known here would be of the past.
         let gone: Vec<HostId> = self.due_ms.keys().filter(|id| !here.contains(id)).copied().collect();
         for id in gone {
             self.part(id);
@@ -316,8 +289,6 @@ impl Forecaster {
     fn part(&mut self, host: HostId) {
         if self.due_ms.remove(&host).is_some() {
             self.books.remove(&host);
-            self.carried.retain(|(_, key), _| key.host != host);
-            self.carried_bytes = self.carried.values().map(|carried| carried.bytes).sum();
         }
     }
 
@@ -326,7 +297,7 @@ impl Forecaster {
         if (0..every_ms).contains(&(now_ms - self.tallied_ms)) {
             return;
         }
-        let Tally { judged, calm, learnt_again, left_over, fits, fit_us, fits_waiting, work_us, spent_us } = self.tally;
+        let Tally { judged, calm, left_over, fits, fit_us, fits_waiting, work_us, spent_us } = self.tally;
         let period = Period {
             ended_ms: now_ms,
             period_ms: every_ms,
@@ -334,14 +305,12 @@ impl Forecaster {
             judged: judged as u32,
             looked_at: calm as u32,
             left_over: left_over as u32,
-            learnt_again: learnt_again as u32,
             heavy_fits: fits as u32,
             heavy_fits_waiting: fits_waiting as u32,
             duration_ms: spent_us / 1000,
             processor_ms: work_us / 1000,
             heavy_fit_ms: fit_us / 1000,
             budget_ms: (every_ms as f64 * BUDGET_RATIO) as i64,
-            carried_bytes: self.carried_bytes as u64,
         };
         if left_over > 0 {
             tracing::warn!(
@@ -370,11 +339,11 @@ impl Forecaster {
         let judge = &jobs.settings.judge;
         let rules = jobs.judge.rules(now_ms).await?;
         let site = site_model(judge);
-        // A carried state cuts its window at every 288th bucket: a rebuilt one must have read as far back.
+        // A window is cut at every 288th bucket: who learns it must have read as far back.
         let history_ms = (site.window_buckets as i64 + 288) * site.step_ms;
         let questions = questions(&rules, &jobs.store.series(host.id, now_ms - history_ms).await?, host.id);
-        self.open_book(jobs, host.id, &questions).await?;
-        let standing = if questions.iter().all(|question| self.note(question).is_some()) {
+        let mut book = self.open_book(jobs, host.id, &questions).await?;
+        let standing = if questions.iter().all(|question| question.noted(&book).is_some()) {
             HashSet::new()
         } else {
             jobs.judge.standing(host.id).await?
@@ -383,11 +352,11 @@ impl Forecaster {
         let closed_ms = newest_ms - newest_ms.rem_euclid(site.step_ms);
         let span = Span { from_ms: closed_ms - history_ms, closed_ms, now_ms };
         let terms = Terms { site, adopted, component: host.component.clone() };
-        let means = self.look(jobs, host.id, &questions, closed_ms, &terms.site).await?;
+        let means = look(jobs, &book, &questions, closed_ms, &terms.site).await?;
         let mut order: Vec<Asked> =
-            questions.into_iter().map(|q| self.ask(q, &means, &standing, span, &terms)).collect();
+            questions.into_iter().map(|q| ask(q, &book, &means, &standing, span, &terms)).collect();
         order.sort_by(|a, b| a.rank().cmp(&b.rank()));
-        let turn_us = self.turn_us(order.len(), judge.forecast_every_ms);
+        let until_us = begun_us.saturating_add(self.turn_us(order.len(), judge.forecast_every_ms));
         let mut fits_left = ((order.len() as f64 * FITS_RATIO) as usize).max(FITS_MIN);
         let (mut answers, mut digests, mut as_before) = (Vec::new(), HashMap::new(), HashSet::new());
         let due = order.partition_point(|asked| asked.urgency != Urgency::Calm);
@@ -395,26 +364,26 @@ impl Forecaster {
         let mut late = Vec::new();
         for chunk in order.chunks(SERIES_READ_MAX) {
             let is_urgent = chunk.first().is_some_and(|asked| asked.urgency == Urgency::Warned);
-            if !is_urgent && (self.stopwatch)() - begun_us >= turn_us {
-                late.extend(chunk.iter().cloned());
+            if !is_urgent && (self.stopwatch)() >= until_us {
+                late.extend_from_slice(chunk);
                 continue;
             }
-            let chunk: Vec<Question> = chunk.iter().map(|asked| asked.question.clone()).collect();
-            for mut said in self.judge(jobs, host.id, chunk, &standing, &terms, span, &mut fits_left).await? {
+            let judged = self.judge(jobs, &book, chunk, &standing, &terms, span, &mut fits_left, until_us).await?;
+            late.extend_from_slice(&chunk[judged.len()..]);
+            for said in judged {
                 let name = said.question.name();
-                if let Some(digest) = said.digest.take() {
-                    digests.insert(name, digest);
+                if let Some(digest) = said.digest {
+                    digests.insert(name.clone(), digest);
                 }
-                let (key, rule) = (said.question.key.clone(), said.question.rule.clone());
+                book.notes.insert(name, said.note);
+                let Question { rule, key, .. } = said.question;
                 let model = terms.adopted.model_id(&rule, &key, &terms.component).map(str::to_owned);
-                answers.push(StoredForecast { key, rule, model, forecast: said.answer.clone() });
-                self.keep(host.id, said);
+                answers.push(StoredForecast { key, rule, model, forecast: said.answer });
             }
         }
         for asked in calm.into_iter().chain(late) {
             let name = asked.question.name();
-            let note = self.books.get_mut(&host.id).and_then(|book| book.notes.get_mut(&name));
-            match (asked.passed, note) {
+            match (asked.passed, book.notes.get_mut(&name)) {
                 (Some(passed), Some(note)) => {
                     note.pass(passed);
                     self.tally.calm += 1;
@@ -424,202 +393,81 @@ impl Forecaster {
             as_before.insert(name);
         }
         self.tally.judged += answers.len();
-        self.put(jobs, host.id, &answers, &as_before, now_ms).await?;
-        self.write_book(jobs, host.id, now_ms).await?;
+        put(jobs, &mut book, &answers, &as_before, now_ms).await?;
+        write_down(jobs, &mut book, now_ms).await?;
         if !answers.is_empty() {
             jobs.judge.forecasts(host, &answers, &digests, now_ms).await?;
         }
+        // Not before all of it is stored: a turn that fails is judged again, from where it began.
+        self.books.insert(host.id, book.pack()?);
         self.tally.spent_us += (self.stopwatch)() - begun_us;
         Ok(())
     }
 
-    /// Stores the answers beside those that stay as they were; nothing where nothing changed.
-    async fn put(
-        &mut self,
-        jobs: &Jobs,
-        host: HostId,
-        answers: &[StoredForecast],
-        as_before: &HashSet<Name>,
-        now_ms: i64,
-    ) -> Result<(), StoreError> {
-        let all = answers.len() + as_before.len();
-        let Some(book) = self.books.get_mut(&host) else { return Ok(()) };
-        if answers.is_empty() && book.answers == Some(all) {
-            return Ok(());
-        }
-        let mut stored = answers.to_vec();
-        if !as_before.is_empty() {
-            let before = jobs.store.forecasts(host).await?;
-            stored.extend(
-                before.into_iter().filter(|known| as_before.contains(&(known.rule.clone(), known.key.clone()))),
-            );
-        }
-        jobs.store.forecasts_put(host, now_ms, stored).await?;
-        book.answers = Some(all);
-        Ok(())
-    }
-
-    fn note(&self, question: &Question) -> Option<&Note> {
-        let note = self.books.get(&question.key.host)?.notes.get(&question.name())?;
-        let same = note.threshold.to_bits() == question.threshold.to_bits() && note.horizon_ms == question.horizon_ms;
-        same.then_some(note)
-    }
-
-    /// Reads the book of a host that is new here, and strikes out what is no longer asked.
-    async fn open_book(&mut self, jobs: &Jobs, host: HostId, questions: &[Question]) -> Result<(), StoreError> {
-        if let Entry::Vacant(place) = self.books.entry(host) {
-            let mut book = Book::default();
-            if let Some((written_ms, body)) = jobs.store.forecast_state(host).await? {
-                match Book::read(host, written_ms, &body) {
-                    Ok(kept) => book = kept,
+    /// The book of a host, read where it is new here, without what is no longer asked.
+    async fn open_book(&self, jobs: &Jobs, host: HostId, questions: &[Question]) -> Result<Book, StoreError> {
+        let mut book = match self.books.get(&host) {
+            Some(packed) => packed.open(host)?,
+            None => match jobs.store.forecast_state(host).await? {
+                Some((written_ms, body)) => Book::read(host, written_ms, &body).unwrap_or_else(|error| {
                     // Nothing is lost but some trust: standing warnings are known from their incidents.
-                    Err(error) => tracing::warn!(%host, %error, "kept forecasts are not understood; made anew"),
-                }
-            }
-            place.insert(book);
-        }
+                    tracing::warn!(%host, %error, "kept forecasts are not understood; made anew");
+                    Book::of(host)
+                }),
+                None => Book::of(host),
+            },
+        };
         let asked: HashSet<Name> = questions.iter().map(Question::name).collect();
-        if let Some(book) = self.books.get_mut(&host) {
-            book.notes.retain(|name, _| asked.contains(name));
-        }
-        self.carried.retain(|name, _| name.1.host != host || asked.contains(name));
-        self.carried_bytes = self.carried.values().map(|carried| carried.bytes).sum();
-        Ok(())
+        book.notes.retain(|name, _| asked.contains(name));
+        Ok(book)
     }
 
-    async fn write_book(&mut self, jobs: &Jobs, host: HostId, now_ms: i64) -> Result<(), StoreError> {
-        let Some(book) = self.books.get_mut(&host) else { return Ok(()) };
-        if (0..BOOK_EVERY_MS).contains(&(now_ms - book.written_ms)) {
-            return Ok(());
-        }
-        book.written_ms = now_ms;
-        jobs.store.forecast_state_put(host, now_ms, book.write()?).await
-    }
-
-    /// The newest means of the series that were judged before: the look that tells whether a calm one has moved.
-    async fn look(
-        &self,
-        jobs: &Jobs,
-        host: HostId,
-        questions: &[Question],
-        closed_ms: i64,
-        site: &Model,
-    ) -> Result<HashMap<SeriesKey, Vec<(i64, f64)>>, StoreError> {
-        let known = questions.iter().filter(|question| self.note(question).is_some_and(|note| note.rest.is_some()));
-        let since_ms = known.clone().filter_map(|question| Some(self.note(question)?.judged_to_ms)).min();
-        let Some(since_ms) = since_ms.filter(|since_ms| *since_ms < closed_ms) else { return Ok(HashMap::new()) };
-        let from_ms = since_ms.max(closed_ms - LOOK_BUCKETS * site.step_ms);
-        let read = jobs.store.means(host, Wanted::Series(keys(known)), from_ms, closed_ms, site.step_ms).await?;
-        Ok(read.series.into_iter().map(|series| (series.info.key, series.points)).collect())
-    }
-
-    /// How urgent a question is, and whether it may pass.
-    fn ask(
-        &self,
-        question: Question,
-        means: &HashMap<SeriesKey, Vec<(i64, f64)>>,
-        standing: &HashSet<Name>,
-        span: Span,
-        terms: &Terms,
-    ) -> Asked {
-        let name = question.name();
-        let Some(note) = self.note(&question) else {
-            let urgency = if standing.contains(&name) { Urgency::Warned } else { Urgency::Unknown };
-            return Asked { question, urgency, likely_pct: 0, judged_to_ms: 0, passed: None };
-        };
-        let means = means.get(&question.key).map(Vec::as_slice).unwrap_or_default();
-        let same = note.model == terms.mark(&question);
-        let passed = note.passed(means, span.closed_ms, terms.site.step_ms).filter(|_| same);
-        let urgency = if note.kept.warned() || note.probability >= LIKELY {
-            Urgency::Warned
-        } else if passed.is_none() {
-            Urgency::Moved
-        } else if span.closed_ms - note.full_ms >= CALM_FOR_MS {
-            Urgency::Due
-        } else {
-            Urgency::Calm
-        };
-        let likely_pct = (note.probability * 100.0) as u8;
-        Asked { question, urgency, likely_pct, judged_to_ms: note.judged_to_ms, passed }
-    }
-
-    /// Judges some questions, each from the state that is carried or from one that is learnt again.
+    /// Judges some questions, each from a state that is learnt again: the urgent ones, and of the others as many of the
+    /// first as there is time for, one at least.
     #[expect(clippy::too_many_arguments, reason = "what a turn has at hand, each thing once")]
     async fn judge(
         &mut self,
         jobs: &Jobs,
-        host: HostId,
-        questions: Vec<Question>,
+        book: &Book,
+        asked: &[Asked],
         standing: &HashSet<Name>,
         terms: &Terms,
         span: Span,
         fits_left: &mut usize,
+        until_us: i64,
     ) -> Result<Vec<Said>, StoreError> {
-        let mut work = Vec::with_capacity(questions.len());
-        let mut spans: HashMap<i64, Vec<Question>> = HashMap::new();
-        for question in &questions {
-            let name = question.name();
-            let note = self.note(question).cloned();
-            let carried = self.carried.remove(&name).filter(|_| note.is_some());
-            // Read further than to now it is from before the clock was set back.
-            let carried = carried.filter(|carried| (span.from_ms + 1..span.now_ms).contains(&carried.read_to_ms));
-            if let Some(carried) = &carried {
-                spans.entry(carried.read_to_ms).or_default().push(question.clone());
-            }
-            work.push((question.clone(), carried, note));
-        }
-        self.carried_bytes = self.carried.values().map(|carried| carried.bytes).sum();
-        let mut points: HashMap<SeriesKey, Vec<(i64, f64)>> = HashMap::new();
-        for (from_ms, asked) in spans {
-            // Raw points, so that the grid of the forecast is the only one that buckets what is still open.
-            let wanted = Wanted::Series(keys(asked.iter()));
-            let read = jobs.store.read(host, wanted, from_ms, span.now_ms, 0).await?;
-            points.extend(read.series.into_iter().map(|series| (series.info.key, series.points)));
-        }
-        let again = keys(work.iter().filter(|(_, carried, _)| carried.is_none()).map(|(question, ..)| question));
-        let mut means: HashMap<SeriesKey, Vec<(i64, f64)>> = HashMap::new();
-        if !again.is_empty() {
-            let wanted = Wanted::Series(again);
-            let read = jobs.store.means(host, wanted, span.from_ms, span.closed_ms, terms.site.step_ms).await?;
-            means.extend(read.series.into_iter().map(|series| (series.info.key, series.points)));
-        }
-        self.tally.learnt_again += work.iter().filter(|(_, carried, _)| carried.is_none()).count();
-        let (terms, standing, stopwatch, left) =
+        let wanted = Wanted::Series(keys(asked.iter().map(|asked| &asked.question)));
+        let read = jobs.store.means(book.host, wanted, span.from_ms, span.closed_ms, terms.site.step_ms).await?;
+        let means: HashMap<SeriesKey, Vec<(i64, f64)>> =
+            read.series.into_iter().map(|series| (series.info.key, series.points)).collect();
+        let work: Vec<(Asked, Option<Note>)> =
+            asked.iter().map(|asked| (asked.clone(), asked.question.noted(book).cloned())).collect();
+        let (terms, standing, stopwatch, mut left) =
             (terms.clone(), standing.clone(), Arc::clone(&self.stopwatch), *fits_left);
-        let floor = self.floor();
         let (judged, work_us) = self
             .worker
             .run(move || {
-                let (mut left, begun_us) = (left, clock::thread_us());
-                let judged = work
-                    .into_iter()
-                    .map(|(question, carried, note)| {
-                        let (model, mark) = (terms.model(&question), terms.mark(&question));
-                        let (state, points, read_to_ms) = match carried {
-                            Some(carried) => {
-                                let points = points.get(&question.key).map(Vec::as_slice).unwrap_or_default();
-                                let read_to_ms = points.last().map_or(carried.read_to_ms, |point| point.0 + 1);
-                                (carried.state, points, read_to_ms)
-                            }
-                            None => {
-                                let means = means.get(&question.key).map(Vec::as_slice).unwrap_or_default();
-                                let warned = standing.contains(&question.name());
-                                let (state, new) = learn_again(&question, note, warned, means, span, &model);
-                                (state, new, span.closed_ms + 1)
-                            }
-                        };
-                        let begun_us = stopwatch();
-                        let state = state.with_fits_left(left);
-                        let mut judged = finish(question, state, points, read_to_ms, span, &model);
-                        judged.model = mark;
-                        let fits = judged.state.fits_made();
-                        judged.fit_us = if fits > 0 { stopwatch() - begun_us } else { 0 };
-                        left = left.saturating_sub(fits);
-                        // States are large: one that will not be carried does not wait for the others of its chunk.
-                        judged.said(floor)
-                    })
-                    .collect::<Vec<_>>();
-                (judged, clock::thread_us().saturating_sub(begun_us))
+                let thread_us = clock::thread_us();
+                let mut judged = Vec::with_capacity(work.len());
+                for (Asked { question, urgency, .. }, note) in work {
+                    let begun_us = stopwatch();
+                    if urgency != Urgency::Warned && begun_us >= until_us && !judged.is_empty() {
+                        break;
+                    }
+                    let (model, mark) = (terms.model(&question), terms.mark(&question));
+                    let means = means.get(&question.key).map(Vec::as_slice).unwrap_or_default();
+                    let warned = standing.contains(&question.name());
+                    let (state, new) = learn_again(&question, note, warned, means, span, &model);
+                    let learnt_us = stopwatch();
+                    let mut one = finish(question, state.with_fits_left(left), new, span, &model);
+                    one.model = mark;
+                    let fits = one.state.fits_made();
+                    one.fit_us = if fits > 0 { stopwatch() - learnt_us } else { 0 };
+                    left = left.saturating_sub(fits);
+                    // States are large: one does not wait for the others of its chunk.
+                    judged.push(one.said());
+                }
+                (judged, clock::thread_us().saturating_sub(thread_us))
             })
             .await?;
         self.tally.work_us += work_us as i64;
@@ -631,36 +479,81 @@ impl Forecaster {
         }
         Ok(judged)
     }
+}
 
-    /// What a state must be worth more than to be carried; none while there is room for all.
-    fn floor(&self) -> Option<f32> {
-        let room = CARRIED_BYTES_MAX.saturating_sub(self.carried_bytes);
-        if room >= STATE_BYTES {
-            None
-        } else {
-            self.carried.values().map(|carried| carried.worth).min_by(f32::total_cmp)
-        }
+/// Stores the answers beside those that stay as they were; nothing where nothing changed.
+async fn put(
+    jobs: &Jobs,
+    book: &mut Book,
+    answers: &[StoredForecast],
+    as_before: &HashSet<Name>,
+    now_ms: i64,
+) -> Result<(), StoreError> {
+    let all = answers.len() + as_before.len();
+    if answers.is_empty() && book.answers == Some(all) {
+        return Ok(());
     }
+    let mut stored = answers.to_vec();
+    if !as_before.is_empty() {
+        let before = jobs.store.forecasts(book.host).await?;
+        stored.extend(before.into_iter().filter(|known| as_before.contains(&(known.rule.clone(), known.key.clone()))));
+    }
+    jobs.store.forecasts_put(book.host, now_ms, stored).await?;
+    book.answers = Some(all);
+    Ok(())
+}
 
-    /// Writes down what was found, and carries the state where there is room: the likelier a crossing, the sooner.
-    fn keep(&mut self, host: HostId, said: Said) {
-        let Said { question, note, carried, .. } = said;
-        let name = question.name();
-        self.books.entry(host).or_default().notes.insert(name.clone(), note);
-        let Some(carried) = carried else { return };
-        while self.carried_bytes + carried.bytes > CARRIED_BYTES_MAX {
-            let least = self.carried.iter().min_by(|a, b| a.1.worth.total_cmp(&b.1.worth));
-            match least.map(|(name, other)| (name.clone(), other.worth)) {
-                Some((name, worth)) if worth < carried.worth => {
-                    self.carried_bytes -= self.carried.remove(&name).map_or(0, |other| other.bytes);
-                }
-                // Those that are carried stay: to change them round and round would be the same work for nothing.
-                _ => return,
-            }
-        }
-        self.carried_bytes += carried.bytes;
-        self.carried.insert(name, carried);
+async fn write_down(jobs: &Jobs, book: &mut Book, now_ms: i64) -> Result<(), StoreError> {
+    if (0..BOOK_EVERY_MS).contains(&(now_ms - book.written_ms)) {
+        return Ok(());
     }
+    book.written_ms = now_ms;
+    jobs.store.forecast_state_put(book.host, now_ms, book.write()?).await
+}
+
+/// The newest means of the series that were judged before: the look that tells whether a calm one has moved.
+async fn look(
+    jobs: &Jobs,
+    book: &Book,
+    questions: &[Question],
+    closed_ms: i64,
+    site: &Model,
+) -> Result<HashMap<SeriesKey, Vec<(i64, f64)>>, StoreError> {
+    let known = questions.iter().filter(|question| question.noted(book).is_some_and(|note| note.rest.is_some()));
+    let since_ms = known.clone().filter_map(|question| Some(question.noted(book)?.judged_to_ms)).min();
+    let Some(since_ms) = since_ms.filter(|since_ms| *since_ms < closed_ms) else { return Ok(HashMap::new()) };
+    let from_ms = since_ms.max(closed_ms - LOOK_BUCKETS * site.step_ms);
+    let read = jobs.store.means(book.host, Wanted::Series(keys(known)), from_ms, closed_ms, site.step_ms).await?;
+    Ok(read.series.into_iter().map(|series| (series.info.key, series.points)).collect())
+}
+
+/// How urgent a question is, and whether it may pass.
+fn ask(
+    question: Question,
+    book: &Book,
+    means: &HashMap<SeriesKey, Vec<(i64, f64)>>,
+    standing: &HashSet<Name>,
+    span: Span,
+    terms: &Terms,
+) -> Asked {
+    let Some(note) = question.noted(book) else {
+        let urgency = if standing.contains(&question.name()) { Urgency::Warned } else { Urgency::Unknown };
+        return Asked { question, urgency, likely_pct: 0, judged_to_ms: 0, passed: None };
+    };
+    let means = means.get(&question.key).map(Vec::as_slice).unwrap_or_default();
+    let same = note.model == terms.mark(&question);
+    let passed = note.passed(means, span.closed_ms, terms.site.step_ms).filter(|_| same);
+    let urgency = if note.kept.warned() || note.probability >= LIKELY {
+        Urgency::Warned
+    } else if passed.is_none() {
+        Urgency::Moved
+    } else if span.closed_ms - note.full_ms >= CALM_FOR_MS {
+        Urgency::Due
+    } else {
+        Urgency::Calm
+    };
+    let (likely_pct, judged_to_ms) = ((note.probability * 100.0) as u8, note.judged_to_ms);
+    Asked { question, urgency, likely_pct, judged_to_ms, passed }
 }
 
 /// In this order series are judged.
@@ -753,16 +646,9 @@ fn learn_again<'a>(
     (state, new)
 }
 
-fn finish(
-    question: Question,
-    state: forecast::State,
-    points: &[(i64, f64)],
-    read_to_ms: i64,
-    span: Span,
-    model: &Model,
-) -> Judged {
+fn finish(question: Question, state: forecast::State, points: &[(i64, f64)], span: Span, model: &Model) -> Judged {
     let (state, answer) = forecast::step(state, points, question.threshold, question.horizon_ms, span.now_ms, model);
-    Judged { question, read_to_ms, judged_to_ms: span.closed_ms, state, answer, model: 0, fit_us: 0 }
+    Judged { question, judged_to_ms: span.closed_ms, state, answer, model: 0, fit_us: 0 }
 }
 
 fn keys<'a>(questions: impl Iterator<Item = &'a Question>) -> Vec<SeriesKey> {
@@ -834,7 +720,7 @@ mod tests {
     }
 
     fn turn(state: forecast::State, points: &[(i64, f64)], closed_ms: i64, horizon_ms: i64) -> Judged {
-        finish(question(horizon_ms), state, points, closed_ms + 1, at(closed_ms), &model())
+        finish(question(horizon_ms), state, points, at(closed_ms), &model())
     }
 
     /// A history of which only the last bucket is judged.
@@ -849,7 +735,7 @@ mod tests {
     /// Through the bytes that the database has.
     fn through_the_book(note: Note, horizon_ms: i64) -> Note {
         let name = question(horizon_ms).name();
-        let book = Book { notes: HashMap::from([(name.clone(), note)]), ..Book::default() };
+        let book = Book { notes: HashMap::from([(name.clone(), note)]), ..Book::of(HOST) };
         Book::read(HOST, 0, &book.write().unwrap()).unwrap().notes.remove(&name).unwrap()
     }
 
@@ -889,44 +775,12 @@ mod tests {
         let judged = learnt(&points, horizon_ms);
         assert!(judged.answer.probability > 0.05, "the heavy expert was asked");
         let notes = HashMap::from([(question(horizon_ms).name(), judged.note())]);
-        let body = Book { notes, ..Book::default() }.write().unwrap();
+        let body = Book { notes, ..Book::of(HOST) }.write().unwrap();
         assert!(body.contains("mean") && body.len() <= 2048, "{} bytes", body.len());
     }
 
     #[test]
-    fn carried_states_stay_within_their_room_and_the_likeliest_are_kept() {
-        let points = disk(15 * DAY);
-        let end_ms = points.last().unwrap().0;
-        let mut forecaster = Forecaster::default();
-        let one = learnt(&points, 3_600_000);
-        for i in 0..400 {
-            let mut judged = Judged { read_to_ms: end_ms, judged_to_ms: end_ms, ..copy(&one) };
-            judged.question.key.instance = format!("/{i}");
-            judged.answer.probability = if i >= 390 { 0.9 } else { 0.0 };
-            forecaster.keep(HOST, judged.said(None));
-        }
-        assert!(forecaster.carried_bytes <= CARRIED_BYTES_MAX);
-        assert_eq!(forecaster.carried_bytes, forecaster.carried.values().map(|carried| carried.bytes).sum::<usize>());
-        assert!(forecaster.carried.len() < 400, "there was not room for all");
-        let likely = forecaster.carried.values().filter(|carried| carried.worth > 0.5).count();
-        assert_eq!(likely, 10);
-    }
-
-    #[test]
-    fn notes_and_carried_states_of_a_hundred_thousand_series_fit_64_mib() {
-        // The map has room for twice as many at worst; three short texts on the heap.
-        let note_bytes = 2 * size_of::<(Name, Note)>() + 3 * 32;
-        assert!(100_000 * note_bytes + CARRIED_BYTES_MAX <= 64 << 20, "{note_bytes} bytes a series");
-    }
-
-    fn copy(judged: &Judged) -> Judged {
-        let Judged { question, state, answer, .. } = judged;
-        Judged { question: question.clone(), state: state.clone(), answer: answer.clone(), ..*judged }
-    }
-
-    #[test]
     fn urgent_series_come_first_and_a_calm_one_only_when_it_has_moved() {
-        let mut forecaster = Forecaster::default();
         let points = disk(15 * DAY);
         let flat: Vec<(i64, f64)> = points.iter().map(|p| (p.0, 20.0 + (p.0 / STEP_MS % 7) as f64 * 0.1)).collect();
         let judged = learnt(&flat, 3_600_000);
@@ -936,10 +790,10 @@ mod tests {
         let rest = calm_note.rest.unwrap();
         assert!((21.0..90.0).contains(&rest.calm.below), "{rest:?}");
         let closed_ms = judged.judged_to_ms;
-        let mut ask = |note: &Note, level: f64, later: i64| {
-            forecaster.books.entry(HOST).or_default().notes.insert(calm.name(), note.clone());
+        let ask = |note: &Note, level: f64, later: i64| {
+            let book = Book { notes: HashMap::from([(calm.name(), note.clone())]), ..Book::of(HOST) };
             let means = HashMap::from([(calm.key.clone(), vec![(closed_ms + STEP_MS, level)])]);
-            forecaster.ask(calm.clone(), &means, &HashSet::new(), at(closed_ms + later * STEP_MS), &terms).urgency
+            ask(calm.clone(), &book, &means, &HashSet::new(), at(closed_ms + later * STEP_MS), &terms).urgency
         };
         assert_eq!(ask(&calm_note, 20.5, 1), Urgency::Calm);
         assert_eq!(ask(&calm_note, 89.9, 1), Urgency::Moved);

@@ -286,7 +286,8 @@ impl Store {
                     }
                 }
                 let bytes = found.remove(&(*start_ms, *part)).ok_or(StoreError::Conflict)?;
-                if *tier != TIER_PUSHED {
+                // Who asks for means goes through all hosts: what people look at stays.
+                if *tier != TIER_PUSHED && asked.value == Value::Natural {
                     let key = (*tier, *start_ms, asked.host, *part);
                     self.inner.rows.lock().unwrap_or_else(PoisonError::into_inner).put(key, Arc::clone(&bytes));
                 }

@@ -2480,11 +2480,6 @@ export interface components {
              */
             budget_ms: number;
             /**
-             * Format: uint64
-             * @description Memory of the states that are carried from turn to turn.
-             */
-            carried_bytes: number;
-            /**
              * Format: int64
              * @description Time that all turns took from begin to end, waiting for the database included.
              */
@@ -2519,11 +2514,6 @@ export interface components {
              * @description Series that were judged in full.
              */
             judged: number;
-            /**
-             * Format: uint32
-             * @description Of those judged, how many were learnt again from their stored history.
-             */
-            learnt_again: number;
             /**
              * Format: uint32
              * @description Series that there was no time for: judged at their next turn.

@@ -102,6 +102,8 @@ pub(super) struct Book {
     pub(super) written_ms: i64,
     /// How many answers of this host are stored, once that is known.
     pub(super) answers: Option<usize>,
+    /// Questions asked of it at this turn.
+    pub(super) questions: usize,
     pub(super) notes: HashMap<Name, Note>,
 }
 
@@ -109,8 +111,8 @@ pub(super) struct Book {
 pub(super) struct Packed {
     written_ms: i64,
     answers: Option<usize>,
-    /// How many notes are in it.
-    pub(super) notes: usize,
+    /// Questions asked of the host at its last turn, judged or not: its share of a period goes by them.
+    pub(super) questions: usize,
     /// What the database has of it, as zstd.
     body: Box<[u8]>,
 }
@@ -121,7 +123,7 @@ impl Packed {
     pub(super) fn open(&self, host: HostId) -> Result<Book, StoreError> {
         let body = zstd::decode_all(&*self.body).map_err(damaged)?;
         let book = Book::read(host, self.written_ms, std::str::from_utf8(&body).map_err(damaged)?).map_err(damaged)?;
-        Ok(Book { answers: self.answers, ..book })
+        Ok(Book { answers: self.answers, questions: self.questions, ..book })
     }
 }
 
@@ -132,13 +134,13 @@ fn damaged(error: impl std::fmt::Display) -> StoreError {
 impl Book {
     /// An empty one.
     pub(super) fn of(host: HostId) -> Self {
-        Self { host, written_ms: 0, answers: None, notes: HashMap::new() }
+        Self { host, written_ms: 0, answers: None, questions: 0, notes: HashMap::new() }
     }
 
     pub(super) fn pack(&self) -> Result<Packed, StoreError> {
         let body = zstd::encode_all(self.write()?.as_bytes(), PACK_LEVEL).map_err(damaged)?;
-        let (written_ms, answers, notes) = (self.written_ms, self.answers, self.notes.len());
-        Ok(Packed { written_ms, answers, notes, body: body.into() })
+        let Self { written_ms, answers, questions, .. } = *self;
+        Ok(Packed { written_ms, answers, questions, body: body.into() })
     }
 
     pub(super) fn write(&self) -> Result<String, StoreError> {
@@ -165,7 +167,7 @@ impl Book {
             let key = SeriesKey { host, entity: row.entity, metric: row.metric, instance: row.instance };
             ((row.rule, key), row.note)
         });
-        Ok(Self { host, written_ms, answers: None, notes: notes.collect() })
+        Ok(Self { written_ms, notes: notes.collect(), ..Self::of(host) })
     }
 }
 
@@ -224,7 +226,7 @@ mod tests {
     #[test]
     fn closed_book_of_a_hundred_series_takes_six_kilobytes_and_opens_as_it_was() {
         let host = HostId([3; 16]);
-        let mut book = Book { written_ms: 7, answers: Some(100), ..Book::of(host) };
+        let mut book = Book { written_ms: 7, answers: Some(100), questions: 120, ..Book::of(host) };
         for i in 0..100_u32 {
             let (metric, instance) = ("container_memory_used_ratio".to_owned(), format!("/data/{i}"));
             let key = SeriesKey { host, entity: EntityId(u64::from(i).wrapping_mul(0x9e37_79b9)), metric, instance };
@@ -235,8 +237,8 @@ mod tests {
         }
         let packed = book.pack().unwrap();
         assert!(packed.body.len() <= 6 << 10, "{} bytes", packed.body.len());
-        assert_eq!(packed.notes, 100);
         let opened = packed.open(host).unwrap();
-        assert_eq!((opened.written_ms, opened.answers, opened.notes), (7, Some(100), book.notes));
+        assert_eq!((opened.written_ms, opened.answers, opened.questions), (7, Some(100), 120));
+        assert_eq!(opened.notes, book.notes);
     }
 }

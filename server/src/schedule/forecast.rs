@@ -132,7 +132,7 @@ fn failed(error: impl std::fmt::Display) -> StoreError {
 /// Who forecasts, and what is known from turn to turn. Nothing of it is lost for good with the process.
 pub struct Forecaster {
     books: HashMap<HostId, Packed>,
-    /// Books and notes at the begin of this look.
+    /// Books, and the questions of their hosts, at the begin of this look.
     known: (usize, usize),
     /// The hosts whose turns are taken here, in the order of their names, and when that was asked.
     order: Vec<HostId>,
@@ -235,7 +235,7 @@ impl Forecaster {
     pub async fn round(&mut self, jobs: &Jobs, stop: &watch::Receiver<bool>, now_ms: i64) -> Result<(), StoreError> {
         let every_ms = jobs.settings.judge.forecast_every_ms;
         self.meet(jobs, now_ms).await?;
-        self.known = (self.books.len(), self.books.values().map(|book| book.notes).sum());
+        self.known = (self.books.len(), self.books.values().map(|book| book.questions).sum());
         let mut adopted = None;
         for id in self.order.clone() {
             // A host that is due beyond the next period was put there by a clock that has been set back since.
@@ -417,6 +417,7 @@ impl Forecaster {
                 None => Book::of(host),
             },
         };
+        book.questions = questions.len();
         let asked: HashSet<Name> = questions.iter().map(Question::name).collect();
         book.notes.retain(|name, _| asked.contains(name));
         Ok(book)

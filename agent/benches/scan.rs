@@ -33,7 +33,7 @@ const KEYWORDS: [&str; 20] = [
     "拒绝连接",
 ];
 const TEXT_BYTES: usize = 64 << 20;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 10;
 
 fn rule(name: &str, literals: &[&str], ignore_case: bool) -> KeywordRule {
     KeywordRule {

@@ -456,7 +456,8 @@ impl Agent {
         let workloads = &mut self.workloads;
         self.tailer.take_counts(|entity, counts| workloads.log_rows(entity, counts, &mut rows));
         self.scrapes.sample(&mut rows);
-        rows.push(self.vitals.sample(self.spool.bytes(), self.spool.dropped(), self.tailer.unwatched()));
+        let (waiting_bytes, dropped) = (self.spool.bytes(), self.spool.dropped());
+        rows.push(self.vitals.sample(now.boot_ms, waiting_bytes, dropped, self.tailer.unwatched()));
         self.assembly.add_tick(at, &rows);
         self.rows = rows;
         self.start_fetches(now);

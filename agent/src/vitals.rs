@@ -35,8 +35,8 @@ impl Vitals {
     }
 
     /// One sample; `dropped` counts blocks since the start.
-    pub(crate) fn sample(&mut self, spool_bytes: u64, dropped: u64, unwatched_logs: usize) -> Row {
-        let (cpu_us, resident) = self.cost.read();
+    pub(crate) fn sample(&mut self, boot_ms: i64, spool_bytes: u64, dropped: u64, unwatched_logs: usize) -> Row {
+        let (cpu_us, resident) = self.cost.read(boot_ms);
         let before = std::mem::replace(&mut self.cpu_us, cpu_us);
         let spent = cpu_us.zip(before).map(|(now, before)| now.saturating_sub(before) as f64 / 1000.0);
         let newly_dropped = dropped - std::mem::replace(&mut self.dropped, dropped);

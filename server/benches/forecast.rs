@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a bench that cannot set itself up has nothing to measure")]
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
 
-#[path = "../tests/stories/mod.rs"]
+#[path = "../tests/suite/stories.rs"]
 mod stories;
 
 use augurs::ets::AutoETS;

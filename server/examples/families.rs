@@ -2,7 +2,7 @@
 //! threshold: `cargo run -p forewarn-server --example families -- target/families 7 6` (folder, seed, series a kind).
 //! It shows what of the forecast generalises; its figures choose no setting.
 
-#[path = "../tests/stories/mod.rs"]
+#[path = "../tests/suite/stories.rs"]
 mod stories;
 
 use std::fmt::Write as _;

@@ -1,7 +1,7 @@
 //! Draws the six stories of `docs/forecasting.md` from seeded series, with the forecast that the
 //! product gives: `cargo run -p forewarn-server --example stories -- docs/img`.
 
-#[path = "../tests/stories/mod.rs"]
+#[path = "../tests/suite/stories.rs"]
 mod stories;
 
 use std::path::PathBuf;

@@ -447,12 +447,26 @@ fn dead_files(sources: &[Source]) -> Vec<String> {
         }
     }
     let mut faults = Vec::new();
-    for source in sources.iter().filter(|s| s.is_rust() && s.path.contains("/src/")) {
+    let has_modules = |s: &&Source| s.is_rust() && (s.path.contains("/src/") || s.path.contains("/tests/suite/"));
+    for source in sources.iter().filter(has_modules) {
         let Some(module) = source.path.strip_suffix(".rs") else { continue };
         let module = module.strip_suffix("/mod").unwrap_or(module);
-        let root = module.ends_with("/src/main") || module.ends_with("/src/lib") || module.contains("/src/bin/");
+        let root = ["/src/main", "/src/lib", "/tests/suite/main"].iter().any(|root| module.ends_with(root));
+        let root = root || module.contains("/src/bin/");
         if !root && !declared.contains(module) {
             faults.push(format!("{}: no mod names this file", source.path));
+        }
+    }
+    faults
+}
+
+/// Every crate that ships has at most one binary of integration tests, `tests/suite`: each one more links everything again.
+fn test_binaries(sources: &[Source]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for source in sources.iter().filter(|s| s.is_rust()) {
+        let Some((name, inside)) = source.path.split_once("/tests/") else { continue };
+        if ["agent", "common", "server"].contains(&name) && !inside.starts_with("suite/") {
+            faults.push(format!("{}: belongs below {name}/tests/suite", source.path));
         }
     }
     faults
@@ -633,6 +647,11 @@ fn no_module_file_is_dead() {
 }
 
 #[test]
+fn a_crate_has_one_binary_of_integration_tests() {
+    hold("one integration binary a crate", &test_binaries(&repository()));
+}
+
+#[test]
 fn both_migration_trees_are_equal() {
     hold("migrations", &migrations(&repository()));
 }
@@ -731,6 +750,18 @@ fn catches_a_dead_file() {
     let dead = Source::of("server/src/store/old.rs", "");
     assert!(dead_files(&[lib, store, row]).is_empty());
     assert_eq!(dead_files(&[dead]), ["server/src/store/old.rs: no mod names this file"]);
+    let suite = || Source::of("agent/tests/suite/main.rs", "mod live;");
+    let live = || Source::of("agent/tests/suite/live.rs", "");
+    assert!(dead_files(&[suite(), live()]).is_empty());
+    assert_eq!(dead_files(&[live()]).len(), 1);
+}
+
+#[test]
+fn catches_a_second_binary_of_integration_tests() {
+    let faults = |path: &str| test_binaries(&[Source::of(path, "")]).len();
+    assert_eq!(faults("agent/tests/suite/live.rs") + faults("server/src/store/tests/mod.rs"), 0);
+    assert_eq!(faults("agent/tests/live.rs"), 1);
+    assert_eq!(faults("server/tests/other/main.rs"), 1);
 }
 
 #[test]

@@ -10,18 +10,19 @@ use forewarn_common::id::EntityId;
 use forewarn_common::metric::Id;
 
 use super::proc_text::{Held, lines, number, only_number, value_of, words};
+use super::seldom::Seldom;
 use super::{Counter, Row, Shape, net, pressure, ratio};
 
 /// How deep and how wide the cgroup tree is searched for a container that is not where engines usually put it.
 const SEARCH_DEPTH_MAX: usize = 6;
 const SEARCH_FOLDERS_MAX: usize = 20_000;
-/// Limits are read at one of so many samples: they change only by hand.
-const LIMITS_EVERY: u64 = 6;
+/// Between two readings of the limits: they change only by hand.
+const LIMITS_EVERY_MS: i64 = 60_000;
 /// What is dear to read and follows the memory in use (page cache that can go, kills for want of memory) is read when
-/// that has moved by this much and by this part of it, and else after this long, less the jitter of a tick.
+/// that has moved by this much and by this part of it, and else after this long.
 const MOVED_BYTES: u64 = 256 << 10;
 const MOVED_SHARE: u64 = 128;
-const KEPT_FOR_MS: i64 = 29_000;
+const KEPT_FOR_MS: i64 = 30_000;
 /// Memory limits at or above this mean "none": v1 writes a page short of 2^63.
 const UNLIMITED_BYTES: u64 = 1 << 60;
 
@@ -194,8 +195,7 @@ struct Container {
     files: Files,
     network: Option<Held>,
     sampled_at_ms: Option<i64>,
-    /// Samples until the limits are read again.
-    limits_in: u64,
+    limits_due: Seldom,
     limits: Limits,
     kept: Kept,
     cpu_us: Counter,
@@ -214,28 +214,31 @@ struct Limits {
 }
 
 /// What is not read at every sample.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Kept {
-    /// Until when it holds, and for which memory in use.
-    until_ms: Option<i64>,
+    due: Seldom,
+    /// The memory in use for which it holds.
     memory: Option<u64>,
     inactive_file: Option<u64>,
     oom_kills: Option<u64>,
 }
 
 impl Kept {
+    fn new() -> Self {
+        Self { due: Seldom::every(KEPT_FOR_MS), memory: None, inactive_file: None, oom_kills: None }
+    }
+
     /// Whether it is to be read again; then it is taken to be.
     fn expires(&mut self, memory: Option<u64>, boot_ms: i64) -> bool {
-        let holds = self.until_ms.is_some_and(|until_ms| boot_ms < until_ms);
         let has_moved = match (self.memory, memory) {
             (Some(before), Some(now)) => before.abs_diff(now) >= MOVED_BYTES.max(before / MOVED_SHARE),
             (before, now) => before != now,
         };
-        if holds && !has_moved {
-            return false;
+        let expires = self.due.is_due_or(has_moved, boot_ms);
+        if expires {
+            self.memory = memory;
         }
-        (self.until_ms, self.memory) = (Some(boot_ms + KEPT_FOR_MS), memory);
-        true
+        expires
     }
 }
 
@@ -290,14 +293,15 @@ impl Container {
             }
         };
         let network = target.own_network.then(|| Held::new(process.join("net/dev")));
+        let limits_due = Seldom::spread(LIMITS_EVERY_MS, target.entity.0);
         Some(Self {
             target,
             files,
             network,
             sampled_at_ms: None,
-            limits_in: 0,
+            limits_due,
             limits: Limits::default(),
-            kept: Kept::default(),
+            kept: Kept::new(),
             cpu_us: Counter::default(),
             periods: Counter::default(),
             throttled: Counter::default(),
@@ -309,13 +313,9 @@ impl Container {
 
     /// The values, and whether those of pressure are among them. `None` when the container is gone.
     fn sample(&mut self, boot_ms: i64, host: HostSize, buffer: &mut Vec<u8>) -> Option<(Vec<f64>, bool)> {
-        if self.limits_in == 0 {
+        if self.limits_due.is_due(boot_ms) {
             self.limits = self.files.limits(buffer);
-            // Not all containers in the same sample.
-            self.limits_in =
-                if self.sampled_at_ms.is_none() { 1 + self.target.entity.0 % LIMITS_EVERY } else { LIMITS_EVERY };
         }
-        self.limits_in -= 1;
         let now = self.files.read(self.limits.cores.is_some(), boot_ms, &mut self.kept, buffer);
         if now.cpu_us.is_none() && now.memory.is_none() {
             return None;

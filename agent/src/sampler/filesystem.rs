@@ -12,11 +12,12 @@ use forewarn_common::metric::Id;
 use rustix::fs::{major, minor};
 
 use super::proc_text::{Held, lines, number};
+use super::seldom::Seldom;
 use super::{INSTANCES_MAX, Shape, ratio};
 
 /// How often the mount table is read again though the kernel tells of no change: it is long on a host of many
 /// containers.
-const MOUNTS_MAX_AGE_MS: i64 = 300_000;
+const MOUNTS_EVERY_MS: i64 = 300_000;
 
 /// Types that are disks although their source is not a device file.
 const POOLED: [&[u8]; 3] = [b"zfs", b"btrfs", b"bcachefs"];
@@ -30,7 +31,7 @@ const METRICS: [Id; 4] = [Id::FsUsedRatio, Id::FsUsed, Id::FsTotal, Id::FsInodeU
 pub(super) struct Filesystems {
     root: PathBuf,
     mounts: Held,
-    read_at_ms: Option<i64>,
+    mounts_due: Seldom,
     points: Vec<Point>,
     shape: Rc<Shape>,
     buffer: Vec<u8>,
@@ -50,7 +51,7 @@ impl Filesystems {
         Self {
             root: root.to_owned(),
             mounts: Held::with_long_lines(root.join("proc/1/mountinfo")),
-            read_at_ms: None,
+            mounts_due: Seldom::every(MOUNTS_EVERY_MS),
             points: Vec::new(),
             shape: Shape::of([]),
             buffer: Vec::new(),
@@ -59,8 +60,7 @@ impl Filesystems {
 
     pub(super) fn sample(&mut self, boot_ms: i64) -> (Rc<Shape>, Vec<f64>) {
         // Asked first: what changes while the table is read is told at the next sample.
-        if self.mounts.has_changed() || self.read_at_ms.is_none_or(|at_ms| boot_ms - at_ms >= MOUNTS_MAX_AGE_MS) {
-            self.read_at_ms = Some(boot_ms);
+        if self.mounts_due.is_due_or(self.mounts.has_changed(), boot_ms) {
             self.read_mounts();
         }
         let mut values = Vec::with_capacity(self.points.len() * METRICS.len());

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use forewarn_common::metric::Id;
 
 use super::proc_text::{Held, lines, number, value_of, words};
+use super::seldom::Seldom;
 use super::{Counter, Shape, ratio};
 
 const CPU_METRICS: [Id; 9] = [
@@ -24,8 +25,8 @@ const MEM_METRICS: [Id; 7] =
     [Id::MemTotal, Id::MemAvailable, Id::MemUsed, Id::MemUsedRatio, Id::SwapTotal, Id::SwapUsed, Id::SwapUsedRatio];
 const LAST_METRICS: [Id; 2] = [Id::Uptime, Id::OomKills];
 
-/// Between two readings of the host's kills for want of memory, less the jitter of a tick.
-const KILLS_EVERY_MS: i64 = 29_000;
+/// Between two readings of the host's kills for want of memory: the table that has them is long.
+const KILLS_EVERY_MS: i64 = 30_000;
 
 /// Host-wide numbers of `/proc`.
 #[derive(Debug)]
@@ -37,9 +38,9 @@ pub(super) struct Core {
     uptime: Held,
     cpu: [Counter; 8],
     oom_kills: Counter,
-    /// Kills as last read, and when they are read again: the table that has them is long.
+    /// As last read.
     kills: Option<u64>,
-    kills_due_ms: i64,
+    kills_due: Seldom,
     mem_total_bytes: Option<u64>,
     cpu_count: Option<usize>,
     buffer: Vec<u8>,
@@ -59,7 +60,7 @@ impl Core {
             cpu: [Counter::default(); 8],
             oom_kills: Counter::default(),
             kills: None,
-            kills_due_ms: i64::MIN,
+            kills_due: Seldom::every(KILLS_EVERY_MS),
             mem_total_bytes: None,
             cpu_count: None,
             buffer: Vec::new(),
@@ -82,8 +83,7 @@ impl Core {
         values.extend(load);
         self.sample_memory(&mut values);
         values.push(self.uptime.read(&mut self.buffer).and_then(uptime_ms).unwrap_or(f64::NAN));
-        if boot_ms >= self.kills_due_ms {
-            self.kills_due_ms = boot_ms.saturating_add(KILLS_EVERY_MS);
+        if self.kills_due.is_due(boot_ms) {
             self.kills = self.vmstat.read(&mut self.buffer).and_then(|text| value_of(text, b"oom_kill"));
         }
         values.push(self.oom_kills.step(self.kills));

@@ -11,6 +11,7 @@ mod inventory;
 mod net;
 mod pressure;
 mod proc_text;
+mod seldom;
 
 use std::path::Path;
 use std::rc::Rc;
@@ -21,6 +22,7 @@ use forewarn_common::metric;
 
 pub(crate) use container::{Containers, HostSize, Target};
 pub(crate) use inventory::{HostFacts, boot_id, hostname};
+use seldom::Seldom;
 
 /// Instances of one kind (filesystems, disks, interfaces) of one host; beyond it the rest is left out and counted.
 const INSTANCES_MAX: usize = 64;
@@ -123,34 +125,31 @@ impl Host {
 #[derive(Debug)]
 pub(crate) struct OwnCost {
     status: proc_text::Held,
+    resident: Seldom,
     resident_bytes: Option<u64>,
-    /// Samples until that is read again: making this text is dear for the kernel, and the value hardly moves.
-    resident_in: u32,
     buffer: Vec<u8>,
 }
 
-/// The agent's own memory is read at one of so many samples.
-const RESIDENT_EVERY: u32 = 6;
+/// Between two readings of the agent's own memory.
+const RESIDENT_EVERY_MS: i64 = 60_000;
 
 impl OwnCost {
     /// Nothing read yet.
     #[must_use]
     pub(crate) fn new() -> Self {
         let status = proc_text::Held::new("/proc/self/status");
-        Self { status, resident_bytes: None, resident_in: 0, buffer: Vec::new() }
+        Self { status, resident: Seldom::every(RESIDENT_EVERY_MS), resident_bytes: None, buffer: Vec::new() }
     }
 
     /// CPU time in microseconds since the start, and resident bytes.
-    pub(crate) fn read(&mut self) -> (Option<u64>, Option<u64>) {
+    pub(crate) fn read(&mut self, boot_ms: i64) -> (Option<u64>, Option<u64>) {
         use rustix::time::{ClockId, clock_gettime};
         let spent = clock_gettime(ClockId::ProcessCPUTime);
         let cpu_us = u64::try_from(spent.tv_sec * 1_000_000 + spent.tv_nsec / 1000).ok();
-        if self.resident_in == 0 {
-            self.resident_in = RESIDENT_EVERY;
+        if self.resident.is_due(boot_ms) {
             let kib = self.status.read(&mut self.buffer).and_then(|status| proc_text::value_of(status, b"VmRSS:"));
             self.resident_bytes = kib.map(|kib| kib * 1024);
         }
-        self.resident_in -= 1;
         (cpu_us, self.resident_bytes)
     }
 }

@@ -53,10 +53,16 @@ const PACKED_PATTERNS_MAX: usize = 48;
 /// Bytes whose case is folded at once: they stay in the nearest cache for the search.
 const FOLDED_BYTES: usize = 32 << 10;
 
+/// What drivers write around every record, but for its time.
+const FRAME: &[u8] = br#"{"log":"\n","stream":"stdout","stream":"stderr","time":"Z"} stdout F stderr F "#;
+
+/// By as many first bytes a packed searcher looks for a pattern.
+const START_BYTES: usize = 4;
+
 /// Finds the lines of a file that may hit, escapes and all, without taking the lines apart.
 ///
-/// Of every literal only the longest run of bytes is looked for that no log driver escapes; so no hit is missed, and
-/// what is found is looked at again as a line.
+/// Of every literal only a run of bytes is looked for that no log driver escapes; so no hit is missed, and what is found
+/// is looked at again as a line.
 #[derive(Debug)]
 struct Scan {
     exact: Vec<AhoCorasick>,
@@ -71,7 +77,7 @@ impl Scan {
         for rule in rules {
             let values = rule.fields.iter().filter_map(|text| Some(keyword::field_of(text)?.1));
             let texts = rule.literals.iter().map(String::as_str).chain(values);
-            let runs: Option<Vec<&[u8]>> = texts.map(plain_run).collect();
+            let runs: Option<Vec<&[u8]>> = texts.map(|text| plain_run(text).map(without_frame)).collect();
             by_line.push(runs.is_none() || !rule.regexes.is_empty());
             let runs = runs.into_iter().flatten();
             if rule.ignore_case {
@@ -126,6 +132,13 @@ pub(super) fn fold_case(text: &mut [u8]) {
 fn plain_run(text: &str) -> Option<&[u8]> {
     let plain = |byte: &u8| !matches!(byte, 0..0x20 | b'"' | b'\\' | b'<' | b'>' | b'&' | b'/' | 0x7f);
     text.as_bytes().split(|byte| !plain(byte)).max_by_key(|run| run.len()).filter(|run| !run.is_empty())
+}
+
+/// The run from where it begins like nothing in a record's frame: a searcher would stop at every record.
+pub(super) fn without_frame(run: &[u8]) -> &[u8] {
+    let is_framed = |pair: &[u8]| FRAME.windows(2).any(|frame| frame.eq_ignore_ascii_case(pair));
+    let from = run.windows(START_BYTES).position(|start| !is_framed(&start[..2]));
+    &run[from.unwrap_or(0)..]
 }
 
 /// Adds where the lines begin that the searcher hits; `base` is where `lines` begin.

@@ -858,6 +858,18 @@ fn restarted(tailer: &Tailer, path: &Path) -> Tailer {
     next
 }
 
+#[test]
+fn what_is_looked_for_begins_like_nothing_that_is_in_every_record() {
+    let sought = |run: &'static str| std::str::from_utf8(matcher::without_frame(run.as_bytes())).unwrap();
+    assert_eq!(sought("output error"), "tput error", "every record ends with stdout or stderr");
+    assert_eq!(sought("Timed out"), "ed out");
+    assert_eq!(sought("No space left"), "No space left");
+    assert_eq!(sought("数据库连接超时"), "数据库连接超时");
+    for short in ["error", "std", "o", ""] {
+        assert_eq!(sought(short), short, "too little would be left");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::default())]
 

@@ -1,5 +1,4 @@
 //! The grid that forecasts read is the same whether it is made of the samples or read from the day tier.
-#![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
 

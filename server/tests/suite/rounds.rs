@@ -1,8 +1,6 @@
 //! Rounds of forecasts over a real database: what there is no time for, what a restart loses (nothing), what heavy
 //! fits may take.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 

@@ -1,14 +1,11 @@
 //! What the forecast promises, on series made for the purpose: silent where nothing comes, early
 //! where something does, never a panic, never a look ahead.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod stories;
-
 use forewarn_server::forecast::{Model, State, assess, learn, step};
 use forewarn_server::model::forecast::{Because, Forecast, Reason, State as Answer};
 use proptest::prelude::*;
-use stories::{DAY, START_MS, STEP_MS};
+
+use crate::stories::{self, DAY, START_MS, STEP_MS};
 
 const HOUR_MS: i64 = 3_600_000;
 

@@ -1,6 +1,5 @@
 //! The agent's life from outside: what it tells its service manager, how it takes other settings over, how it looks
 //! names up. It is enrolled by hand at a server that cannot be reached, and needs no container engine.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;

@@ -1,6 +1,5 @@
 //! What the agent does when a server takes no block: against a TLS server that answers by a script and remembers when
 //! it was asked. Needs no container engine.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};

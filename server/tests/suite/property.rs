@@ -1,10 +1,6 @@
 //! Properties of the forecast that hold for any series: input nobody should send is refused or
 //! answered sanely, one history gives one answer however it arrives, and a backtest is causal.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod stories;
-
 use std::sync::atomic::AtomicBool;
 
 use forewarn_server::forecast::{Model, State, assess, step};
@@ -12,7 +8,8 @@ use forewarn_server::model::forecast::{Forecast, Reason, State as Answer};
 use forewarn_server::replay::file::Task;
 use forewarn_server::replay::replay;
 use proptest::prelude::*;
-use stories::{DAY, Dice, START_MS, STEP_MS};
+
+use crate::stories::{self, DAY, Dice, START_MS, STEP_MS};
 
 const HOUR_MS: i64 = 3_600_000;
 

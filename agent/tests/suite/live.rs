@@ -1,6 +1,5 @@
 //! The agent's binary from outside: on a real Docker Engine of its own, against a small TLS server that keeps what
 //! it is sent. Needs root, docker.io, busybox-static and libcap2-bin; everything it starts it stops.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,16 +1,13 @@
 //! Training: it chooses on what came before, reports on what came after, and refuses what a history
 //! cannot support.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod stories;
-
 use std::cell::Cell;
 
 use forewarn_server::forecast::score::{Question, crossings};
 use forewarn_server::forecast::train::{Refusal, TrainedModel, train};
 use forewarn_server::forecast::{Model, ModelError};
-use stories::{Dice, STEP_MS};
+
+use crate::stories::{self, Dice, STEP_MS};
 
 const HOUR_MS: i64 = 3_600_000;
 

@@ -1,9 +1,5 @@
 //! The backtest command: a manifest in, decisions out, the same bytes whatever the threads.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod stories;
-
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use forewarn_server::forecast::Model;
 use forewarn_server::replay::{BacktestArgs, ForecastArgs, backtest, forecast_file, read_model};
+
+use crate::stories;
 
 fn write_series(folder: &Path, name: &str, values: &[f64]) {
     let mut text = String::from("timestamp,value\n");

@@ -3,10 +3,10 @@
 # simulated fleet over TLS, one kept-alive connection a host. Prints processor time (trust it; wall time only on an
 # idle machine), memory, bytes a sample, reads. The bars are in docs/database.md.
 # Variables one may set: FOREWARN_BIN (target/release), HOSTS (1000), ENGINES ("sqlite mysql"), PARTS ("floor intake
-# burst merging read linear", and "long"), BURST_MINUTES (of data of each host, 200), LONG_RATE (blocks a second, 2475 =
+# burst merging read linear", and "long", "peers"), BURST_MINUTES (of data of each host, 200), LONG_RATE (blocks a second, 2475 =
 # 1.5 M samples) for LONG_S (600) seconds, READ_HOSTS (20) and READ_DAYS (15) at a sample every ten seconds, LINEAR
-# ("100 1000 10000" hosts), PAST_HOSTS (60) with PAST_DAYS (90), PEERS (a folder with the programs victoria-metrics,
-# prometheus; without it the peers are named and not run). Cold reads need root: the kernel's pages are dropped.
+# ("100 1000 10000" hosts), PAST_HOSTS (60) with PAST_DAYS (90). The peers are Debian's victoria-metrics and prometheus:
+# one that is not installed is named. Cold reads need root: the kernel's pages are dropped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=${FOREWARN_BIN:-target/release}
@@ -113,7 +113,7 @@ stop_server() {
 load() {
     local own=(--hosts "$hosts" "${tokens[@]}")
     [ "$1" = --hosts ] && own=()
-    "$fleet" load --server https://127.0.0.1:28441 "${own[@]}" "${watched[@]}" "$@"
+    "$fleet" load --server "${url:-https://127.0.0.1:28441}" "${own[@]}" "${watched[@]}" "$@"
 }
 
 # The databases' files after a run, and what of them is free: SQLite says it, InnoDB gives free pages back seldom.
@@ -239,7 +239,51 @@ linear() {
     done
 }
 
+# start_peer PEER: on an empty folder, as it comes but for where it listens; sets url and what makes it flush and merge.
+start_peer() {
+    local at=http://127.0.0.1:28480
+    rm -rf "$folder/peer"
+    mkdir -p "$folder/peer"
+    url=$at/api/v1/write
+    if [ "$1" = prometheus ]; then
+        echo 'global: {}' >"$folder/peer.yml"
+        flush="curl -fsS -X POST $at/api/v1/admin/tsdb/snapshot -o /dev/null"
+        set -- "$1" --config.file="$folder/peer.yml" --storage.tsdb.path="$folder/peer" --log.level=warn \
+            --web.listen-address=127.0.0.1:28480 --web.enable-remote-write-receiver --web.enable-admin-api
+    else
+        flush="curl -fsS $at/internal/force_flush $at/internal/force_merge"
+        set -- "$1" -storageDataPath="$folder/peer" -httpListenAddr=127.0.0.1:28480 -loggerLevel=WARN
+    fi
+    "$@" >"$folder/peer.log" 2>&1 &
+    server=$!
+    watched=(--watch "$1=$server")
+    curl -fsS -o /dev/null --retry 100 --retry-delay 0 --retry-all-errors --retry-connrefused "$at/metrics" 2>/dev/null
+}
+
+# The same samples as remote writes over plain HTTP: of 1,000 hosts ten minutes, of 100 hosts six hours.
+peers() {
+    local peer url flush
+    for peer in victoria-metrics prometheus; do
+        if ! command -v "$peer" >/dev/null; then
+            echo "$peer: not on this machine, not run"
+            continue
+        fi
+        echo "== $peer: intake, requests of 606 samples; load average $(cut -d' ' -f1 /proc/loadavg)"
+        start_peer "$peer"
+        load --hosts "$hosts" --minutes 10 --ticks 6 --then "$flush" --settle-s 10
+        stop_server
+        echo "== $peer: intake, then all flushed and merged"
+        start_peer "$peer"
+        # Few at once, so that no host is an hour ahead of another: Prometheus would refuse the other's.
+        load --hosts $(((hosts + 9) / 10)) --minutes 360 --ticks 6 --ago-min 360 --in-flight 16 --then "$flush" --settle-s 40
+        du -B1 -d1 "$folder/peer"
+        stop_server
+    done
+    rm -rf "$folder/peer"
+}
+
 case $parts in *" floor "*) floor ;; esac
+case $parts in *" peers "*) peers ;; esac
 for engine in ${ENGINES:-sqlite mysql}; do
     [ "$engine" = mysql ] && start_mysql
     case $parts in *" intake "*) intake "$engine" ;; esac
@@ -249,7 +293,4 @@ for engine in ${ENGINES:-sqlite mysql}; do
     case $parts in *" read "*) reading "$engine" ;; esac
     case $parts in *" linear "*) linear "$engine" ;; esac
     end
-done
-for peer in victoria-metrics prometheus; do
-    command -v "$peer" >/dev/null || [ -x "${PEERS:-/nowhere}/$peer" ] || echo "$peer: not on this machine, not run"
 done

@@ -348,6 +348,16 @@ impl Host {
         Ok(block.encode(|id| self.parts.iter().map(|part| &part.layout).find(|layout| layout.id() == id))?)
     }
 
+    /// Every series with the name of its container, empty for the host's own, and its values at the times of a span.
+    pub(crate) fn over(&self, span: &Span) -> impl Iterator<Item = (&str, &Metric, Vec<f64>)> {
+        self.parts.iter().enumerate().flat_map(move |(number, part)| {
+            let container = if number == 0 { "" } else { part.record.name.as_str() };
+            part.series.iter().enumerate().map(move |(index, series)| {
+                (container, &series.metric, span.times().map(|time| self.value(number, index, time)).collect())
+            })
+        })
+    }
+
     /// Every series with its value at a moment, as a reader of the store must find it.
     pub(crate) fn at(&self, time_ms: i64) -> impl Iterator<Item = (EntityId, &Metric, f64)> {
         let of_part = move |(number, part): (usize, &'_ Part)| {

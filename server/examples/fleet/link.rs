@@ -1,5 +1,5 @@
-//! One kept-alive HTTPS connection to the server, as an agent has it: enrolment, then blocks. HTTP/1.1 by hand, so
-//! that a thousand of them cost the load generator little.
+//! One kept-alive HTTPS connection to the server, as an agent has it: enrolment, then blocks; or a plain one to a peer,
+//! for remote writes. HTTP/1.1 by hand, so that a thousand of them cost the load generator little.
 
 use std::sync::Arc;
 
@@ -14,11 +14,13 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
+/// What a body of remote write is called: a header more follows from it.
+const REMOTE_WRITE_CONTENT_TYPE: &str =
+    "application/x-protobuf\r\ncontent-encoding: snappy\r\nx-prometheus-remote-write-version: 0.1.0";
 /// Longest answer that is read.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
@@ -98,22 +100,50 @@ impl Way {
     }
 }
 
+/// Where a peer of Forewarn takes remote writes, which is what every push is then.
+#[derive(Clone)]
+pub(crate) struct PeerWay {
+    address: String,
+    path: String,
+}
+
+impl PeerWay {
+    /// `url` is `http://ADDRESS:PORT/PATH`; `None` for every other.
+    pub(crate) fn of(url: &str) -> Option<Self> {
+        let (address, path) = url.strip_prefix("http://")?.split_once('/')?;
+        Some(Self { address: address.to_owned(), path: format!("/{path}") })
+    }
+}
+
+enum To {
+    Server(Way),
+    Peer(PeerWay),
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
 /// A connection; it is made when it is needed, and made again after a failure.
 pub(crate) struct Link {
-    way: Way,
-    stream: Option<TlsStream<TcpStream>>,
+    to: To,
+    stream: Option<Box<dyn Stream>>,
     authorization: String,
     buffer: Vec<u8>,
 }
 
 impl Link {
-    pub(crate) fn new(way: Way) -> Self {
-        Self { way, stream: None, authorization: String::new(), buffer: Vec::new() }
+    fn new(to: To) -> Self {
+        Self { to, stream: None, authorization: String::new(), buffer: Vec::new() }
+    }
+
+    /// A peer, who asks nobody's name.
+    pub(crate) fn peer(way: PeerWay) -> Self {
+        Self::new(To::Peer(way))
     }
 
     /// A host that is enrolled already; whoever answers is trusted.
     pub(crate) fn known(way: &Way, host: HostId, key: &str) -> Self {
-        let mut link = Self::new(way.clone());
+        let mut link = Self::new(To::Server(way.clone()));
         link.authorization = format!("authorization: Bearer {host}:{key}\r\n");
         link
     }
@@ -121,7 +151,7 @@ impl Link {
     /// Enrols a new host with the first token that is taken, and shows its key from then on.
     pub(crate) async fn enroll(way: &Way, tokens: &[String], hostname: &str) -> Result<(Self, HostId)> {
         let mut said = "no token was given".to_owned();
-        let mut link = Self::new(way.clone());
+        let mut link = Self::new(To::Server(way.clone()));
         for token in tokens {
             let token = EnrollToken::decode(token).context("a token is malformed")?;
             let request = EnrollRequest {
@@ -134,7 +164,7 @@ impl Link {
             let (status, answer) = link.post(ENROLL_PATH, "application/json", &body).await?;
             if (200..300).contains(&status) {
                 let reply: EnrollReply = serde_json::from_slice(&answer)?;
-                let mut own = Self::new(way.trusting(&reply.trust)?);
+                let mut own = Self::new(To::Server(way.trusting(&reply.trust)?));
                 own.authorization = format!("authorization: Bearer {}:{}\r\n", reply.host, reply.key);
                 return Ok((own, reply.host));
             }
@@ -146,16 +176,26 @@ impl Link {
     /// Opens the connection now.
     pub(crate) async fn connect(&mut self) -> Result<()> {
         if self.stream.is_none() {
-            let stream = TcpStream::connect(&self.way.address).await?;
+            let (To::Server(Way { address, .. }) | To::Peer(PeerWay { address, .. })) = &self.to;
+            let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
-            self.stream = Some(self.way.connector.connect(self.way.name.clone(), stream).await?);
+            self.stream = Some(match &self.to {
+                To::Server(way) => Box::new(way.connector.connect(way.name.clone(), stream).await?),
+                To::Peer(_) => Box::new(stream),
+            });
         }
         Ok(())
     }
 
-    /// Sends a block; the status and the body of the answer.
+    /// Sends a block, or what a peer takes for one; the status and the body of the answer.
     pub(crate) async fn push(&mut self, block: &[u8]) -> Result<(u16, Vec<u8>)> {
-        self.post(BLOCK_PATH, BLOCK_CONTENT_TYPE, block).await
+        match &self.to {
+            To::Server(_) => self.post(BLOCK_PATH, BLOCK_CONTENT_TYPE, block).await,
+            To::Peer(way) => {
+                let path = way.path.clone();
+                self.post(&path, REMOTE_WRITE_CONTENT_TYPE, block).await
+            }
+        }
     }
 
     async fn post(&mut self, path: &str, content_type: &str, body: &[u8]) -> Result<(u16, Vec<u8>)> {

@@ -7,6 +7,7 @@ mod check;
 mod floor;
 mod host;
 mod link;
+mod peer;
 mod preload;
 mod read;
 
@@ -25,7 +26,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::host::{Host, Span, Story};
-use crate::link::{Link, Way};
+use crate::link::{Link, PeerWay, Way};
 
 /// Pause before a block is sent again.
 const RETRY: Duration = Duration::from_millis(200);
@@ -62,7 +63,7 @@ enum Command {
 
 #[derive(Args, Clone)]
 struct Site {
-    /// The server, `https://ADDRESS:PORT`.
+    /// The server, `https://ADDRESS:PORT`; for `load` also a peer, `http://ADDRESS:PORT/PATH`, that takes remote writes.
     #[arg(long)]
     server: String,
     /// An enrolment token; several when one does not let all hosts in.
@@ -119,6 +120,9 @@ struct Load {
     /// Blocks under way at once.
     #[arg(long, default_value_t = 100)]
     in_flight: usize,
+    /// A shell command after the last answer, whose cost counts as merging: a peer is asked to flush.
+    #[arg(long, default_value = "")]
+    then: String,
     /// Wait so many seconds after the last answer, for the server to merge.
     #[arg(long, default_value_t = 0)]
     settle_s: u64,
@@ -150,6 +154,19 @@ struct Member {
     host: Host,
     link: Link,
     epoch: u64,
+    /// What it is called where blocks are not taken but remote writes.
+    peer_name: Option<String>,
+}
+
+/// The hosts of a load on a peer.
+fn with_peer(site: &Site, way: &PeerWay) -> Result<Vec<Member>> {
+    let story_ms = clock::wall_ms() / 1000 * 1000;
+    let member = |number| {
+        let host = Host::new(preload::id_of(number), number, site.containers, Story::Calm, story_ms);
+        let peer_name = Some(format!("plant-{number}"));
+        Ok(Member { host, link: Link::peer(way.clone()), epoch: random_u64()?, peer_name })
+    };
+    (1..=site.hosts).map(member).collect()
 }
 
 async fn enroll(site: &Site, with_stories: bool, preloaded: bool) -> Result<Vec<Member>> {
@@ -164,12 +181,20 @@ async fn enroll(site: &Site, with_stories: bool, preloaded: bool) -> Result<Vec<
         };
         let story = if with_stories { Story::of(number) } else { Story::Calm };
         let host = Host::new(id, number, site.containers, story, now_ms / 1000 * 1000);
-        members.push(Member { host, link, epoch: random_u64()? });
+        members.push(Member { host, link, epoch: random_u64()?, peer_name: None });
     }
     Ok(members)
 }
 
 impl Member {
+    /// A block of a span, or the request that stands for it at a peer.
+    fn body(&self, span: &Span, told: bool) -> Result<Vec<u8>> {
+        match &self.peer_name {
+            Some(name) => peer::remote_write(&self.host, name, span),
+            None => self.host.block(self.epoch, span, told, false),
+        }
+    }
+
     /// Sends a block until it is acknowledged; true if it was, false if it never will be.
     async fn send(&mut self, block: &[u8], busy: &AtomicU64) -> Result<bool> {
         for _ in 0..TRIES_MAX {
@@ -306,7 +331,7 @@ fn prepare(args: &Load, member: &Member, end_ms: i64) -> Result<Work> {
                 ticks: args.ticks,
             };
             let made = index == 0 || !args.lazy;
-            let block = made.then(|| member.host.block(member.epoch, &span, index == 0, false)).transpose()?;
+            let block = made.then(|| member.body(&span, index == 0)).transpose()?;
             Ok((span, block))
         })
         .collect()
@@ -334,7 +359,10 @@ async fn introduce(members: &mut [Member], work: &mut [Work]) -> Result<HashMap<
 }
 
 async fn load(args: Load) -> Result<()> {
-    let mut members = enroll(&args.site, false, args.preloaded).await?;
+    let mut members = match PeerWay::of(&args.site.server) {
+        Some(way) => with_peer(&args.site, &way)?,
+        None => enroll(&args.site, false, args.preloaded).await?,
+    };
     let series = members.first().map_or(0, |member| member.host.series());
     for member in &mut members {
         member.link.connect().await?;
@@ -349,10 +377,11 @@ async fn load(args: Load) -> Result<()> {
     let wire: usize = work.iter().flatten().filter_map(|(_, block)| Some(block.as_ref()?.len())).sum();
     let samples = blocks * series * usize::from(args.ticks);
     println!(
-        "{} hosts of {series} series, {blocks} blocks of {} samples ({:.2} bytes each), every host its own kept-alive TLS connection",
+        "{} hosts of {series} series, {blocks} blocks of {} samples ({:.2} bytes each), every host its own kept-alive connection{}",
         members.len(),
         series * usize::from(args.ticks),
-        wire as f64 / samples as f64
+        wire as f64 / samples as f64,
+        if PeerWay::of(&args.site.server).is_some() { ", plain HTTP" } else { ", TLS" }
     );
     let mut watched = Vec::new();
     for named in &args.watched {
@@ -376,7 +405,7 @@ async fn load(args: Load) -> Result<()> {
                     let due = Duration::from_secs_f64(turn as f64 / f64::from(rate));
                     tokio::time::sleep(due.saturating_sub(started.elapsed())).await;
                 }
-                let block = block.map_or_else(|| member.host.block(member.epoch, &span, false, false), Ok)?;
+                let block = block.map_or_else(|| member.body(&span, false), Ok)?;
                 let from = Instant::now();
                 if member.send(&block, &busy).await? {
                     acknowledged.push(span);
@@ -409,6 +438,8 @@ async fn load(args: Load) -> Result<()> {
     );
     tell_cost("intake", &watched, blocks, samples)?;
     if args.settle_s > 0 {
+        let done = std::process::Command::new("sh").args(["-c", &args.then]).status()?;
+        ensure!(done.success(), "the command after the load failed");
         tokio::time::sleep(Duration::from_secs(args.settle_s)).await;
         tell_cost("intake and merging", &watched, blocks, samples)?;
     }

@@ -113,7 +113,8 @@ pub(super) struct Packed {
     answers: Option<usize>,
     /// Questions asked of the host at its last turn, judged or not: its share of a period goes by them.
     pub(super) questions: usize,
-    /// What the database has of it, as zstd.
+    /// What the database has of it, as zstd, and how long it is.
+    text_bytes: usize,
     body: Box<[u8]>,
 }
 
@@ -121,7 +122,7 @@ impl Packed {
     /// # Errors
     /// None that memory does not make.
     pub(super) fn open(&self, host: HostId) -> Result<Book, StoreError> {
-        let body = zstd::decode_all(&*self.body).map_err(damaged)?;
+        let body = zstd::bulk::decompress(&self.body, self.text_bytes).map_err(damaged)?;
         let book = Book::read(host, self.written_ms, std::str::from_utf8(&body).map_err(damaged)?).map_err(damaged)?;
         Ok(Book { answers: self.answers, questions: self.questions, ..book })
     }
@@ -138,9 +139,10 @@ impl Book {
     }
 
     pub(super) fn pack(&self) -> Result<Packed, StoreError> {
-        let body = zstd::encode_all(self.write()?.as_bytes(), PACK_LEVEL).map_err(damaged)?;
+        let text = self.write()?;
+        let body = zstd::bulk::compress(text.as_bytes(), PACK_LEVEL).map_err(damaged)?;
         let Self { written_ms, answers, questions, .. } = *self;
-        Ok(Packed { written_ms, answers, questions, body: body.into() })
+        Ok(Packed { written_ms, answers, questions, text_bytes: text.len(), body: body.into() })
     }
 
     pub(super) fn write(&self) -> Result<String, StoreError> {

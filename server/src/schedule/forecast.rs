@@ -368,9 +368,7 @@ impl Forecaster {
                 late.extend_from_slice(chunk);
                 continue;
             }
-            let judged = self.judge(jobs, &book, chunk, &standing, &terms, span, &mut fits_left, until_us).await?;
-            late.extend_from_slice(&chunk[judged.len()..]);
-            for said in judged {
+            for said in self.judge(jobs, &book, chunk, &standing, &terms, span, &mut fits_left).await? {
                 let name = said.question.name();
                 if let Some(digest) = said.digest {
                     digests.insert(name.clone(), digest);
@@ -423,8 +421,7 @@ impl Forecaster {
         Ok(book)
     }
 
-    /// Judges some questions, each from a state that is learnt again: the urgent ones, and of the others as many of the
-    /// first as there is time for, one at least.
+    /// Judges some questions, each from a state that is learnt again.
     #[expect(clippy::too_many_arguments, reason = "what a turn has at hand, each thing once")]
     async fn judge(
         &mut self,
@@ -435,14 +432,13 @@ impl Forecaster {
         terms: &Terms,
         span: Span,
         fits_left: &mut usize,
-        until_us: i64,
     ) -> Result<Vec<Said>, StoreError> {
         let wanted = Wanted::Series(keys(asked.iter().map(|asked| &asked.question)));
         let read = jobs.store.means(book.host, wanted, span.from_ms, span.closed_ms, terms.site.step_ms).await?;
         let means: HashMap<SeriesKey, Vec<(i64, f64)>> =
             read.series.into_iter().map(|series| (series.info.key, series.points)).collect();
-        let work: Vec<(Asked, Option<Note>)> =
-            asked.iter().map(|asked| (asked.clone(), asked.question.noted(book).cloned())).collect();
+        let work: Vec<(Question, Option<Note>)> =
+            asked.iter().map(|asked| (asked.question.clone(), asked.question.noted(book).cloned())).collect();
         let (terms, standing, stopwatch, mut left) =
             (terms.clone(), standing.clone(), Arc::clone(&self.stopwatch), *fits_left);
         let (judged, work_us) = self
@@ -450,11 +446,7 @@ impl Forecaster {
             .run(move || {
                 let thread_us = clock::thread_us();
                 let mut judged = Vec::with_capacity(work.len());
-                for (Asked { question, urgency, .. }, note) in work {
-                    let begun_us = stopwatch();
-                    if urgency != Urgency::Warned && begun_us >= until_us && !judged.is_empty() {
-                        break;
-                    }
+                for (question, note) in work {
                     let (model, mark) = (terms.model(&question), terms.mark(&question));
                     let means = means.get(&question.key).map(Vec::as_slice).unwrap_or_default();
                     let warned = standing.contains(&question.name());

@@ -249,7 +249,7 @@ start_peer() {
         echo 'global: {}' >"$folder/peer.yml"
         flush="curl -fsS -X POST $at/api/v1/admin/tsdb/snapshot -o /dev/null"
         set -- "$1" --config.file="$folder/peer.yml" --storage.tsdb.path="$folder/peer" --log.level=warn \
-            --web.listen-address=127.0.0.1:28480 --web.enable-remote-write-receiver --web.enable-admin-api
+            --web.listen-address=127.0.0.1:28480 --web.max-connections=20000 --web.enable-remote-write-receiver --web.enable-admin-api
     else
         flush="curl -fsS $at/internal/force_flush $at/internal/force_merge"
         set -- "$1" -storageDataPath="$folder/peer" -httpListenAddr=127.0.0.1:28480 -loggerLevel=WARN

@@ -33,6 +33,11 @@ const RETRY: Duration = Duration::from_millis(200);
 /// A block is given up after so many tries: a minute of an outage.
 const TRIES_MAX: u32 = 300;
 const DAY_MS: i64 = 86_400_000;
+/// A process that used less of a processor than this over a second has nothing left of what came before.
+const IDLE_CPU_S: f64 = 0.05;
+/// A server looks at new hosts within so many seconds of their first block; that is waited for, and its end.
+const MET_WITHIN_S: usize = 6;
+const IDLE_WITHIN_S: usize = 60;
 /// First blocks under way at once.
 const FIRST_AT_ONCE: usize = 50;
 /// Blocks of history: an hour at one sample a minute.
@@ -383,12 +388,7 @@ async fn load(args: Load) -> Result<()> {
         wire as f64 / samples as f64,
         if PeerWay::of(&args.site.server).is_some() { ", plain HTTP" } else { ", TLS" }
     );
-    let mut watched = Vec::new();
-    for named in &args.watched {
-        let (name, pid) = named.split_once('=').context("say --watch NAME=PID")?;
-        let pid = pid.parse()?;
-        watched.push(Watched { name: name.to_owned(), pid, before: used(pid)? });
-    }
+    let watched = watch(&args.watched).await?;
     let own = used(std::process::id())?;
     let started = Instant::now();
     let (gate, busy) = (Arc::new(Semaphore::new(args.in_flight)), Arc::new(AtomicU64::new(0)));
@@ -457,6 +457,29 @@ async fn load(args: Load) -> Result<()> {
         println!("verified: {count} acknowledged samples are stored, each once; {means} five-minute means are theirs");
     }
     Ok(())
+}
+
+/// Begins the account of each process when all are done with the new hosts, which happens once in the life of a host.
+async fn watch(named: &[String]) -> Result<Vec<Watched>> {
+    let mut watched = Vec::new();
+    for named in named {
+        let (name, pid) = named.split_once('=').context("say --watch NAME=PID")?;
+        let pid = pid.parse()?;
+        watched.push(Watched { name: name.to_owned(), pid, before: used(pid)? });
+    }
+    for second in 0..IDLE_WITHIN_S {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut is_idle = true;
+        for Watched { pid, before, .. } in &mut watched {
+            let now = used(*pid)?;
+            is_idle &= now.cpu_s - before.cpu_s < IDLE_CPU_S;
+            *before = now;
+        }
+        if is_idle && second >= MET_WITHIN_S {
+            break;
+        }
+    }
+    Ok(watched)
 }
 
 fn tell_cost(what: &str, watched: &[Watched], blocks: usize, samples: usize) -> Result<()> {

@@ -1,7 +1,6 @@
 //! Reading: which series a host has, their points over a span as the union of all parts of all tiers, last values.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use diesel::prelude::*;
@@ -9,7 +8,6 @@ use forewarn_common::block::{DecodeError, LastValue, Layout, Metric, RawBlock};
 use forewarn_common::id::{EntityId, HostId, LayoutId};
 use forewarn_common::metric::Kind;
 use futures_util::StreamExt;
-use futures_util::future::try_join_all;
 use futures_util::stream::FuturesOrdered;
 
 use super::column::{GroupEntry, Row};
@@ -36,10 +34,6 @@ const ROWS_AT_ONCE: usize = 32;
 const FETCHERS_MAX: usize = 4;
 /// Fewer rows than this are not worth a connection of their own.
 const ROWS_A_FETCH_MIN: usize = 3;
-/// Threads that open the columns of one read of all series, each its share of every row's.
-const OPENERS: usize = 2;
-/// Merged rows that are worth a second thread.
-const ROWS_TO_SHARE_MIN: usize = 4;
 /// How often a read starts again because of a merge.
 const READ_TRIES_MAX: usize = 12;
 
@@ -266,11 +260,7 @@ impl Store {
     async fn read_once(&self, asked: &Asked) -> Result<Reading, StoreError> {
         let question = asked.clone();
         let places = self.inner.pool.read(move |connection| places(connection, &question)).await?;
-        let merged = places.iter().filter(|place| place.0 != TIER_PUSHED).count();
-        let openers = if *asked.wanted == Wanted::All && merged >= ROWS_TO_SHARE_MIN { OPENERS } else { 1 };
-        let values = Arc::new(AtomicUsize::new(0));
-        let mut gathers: Vec<Gather> =
-            (0..openers).map(|own| Gather::new(self, asked, (own, openers), Arc::clone(&values))).collect();
+        let mut gather = Gather::new(self, asked);
         for some in places.chunk_by(|a, b| a.0 == b.0).flat_map(|tier| tier.chunks(ROWS_AT_ONCE)) {
             let mut found: HashMap<(i64, i64), Arc<Vec<u8>>> = HashMap::with_capacity(some.len());
             {
@@ -290,7 +280,7 @@ impl Store {
             let mut ready = Vec::with_capacity(some.len());
             for (tier, start_ms, part, end_ms) in some {
                 if !found.contains_key(&(*start_ms, *part)) {
-                    gathers = open_parts(gathers, std::mem::take(&mut ready)).await?;
+                    gather = gather.parts(std::mem::take(&mut ready)).await?;
                     for (start_ms, part, bytes) in fetches.next().await.ok_or(StoreError::Conflict)?? {
                         found.insert((start_ms, part), Arc::new(bytes));
                     }
@@ -303,9 +293,9 @@ impl Store {
                 }
                 ready.push(Part { tier: *tier, start_ms: *start_ms, part: *part, end_ms: *end_ms, bytes });
             }
-            gathers = open_parts(gathers, ready).await?;
+            gather = gather.parts(ready).await?;
         }
-        Ok(finish(gathers))
+        Ok(gather.finish())
     }
 
     /// The bytes of rows of one tier.
@@ -432,47 +422,8 @@ enum Sink {
     Buckets(Vec<(f64, u32)>),
 }
 
-/// Hands parts to every gatherer, each on a thread that may work.
-async fn open_parts(gathers: Vec<Gather>, parts: Vec<Part>) -> Result<Vec<Gather>, StoreError> {
-    if parts.is_empty() {
-        return Ok(gathers);
-    }
-    let parts = Arc::new(parts);
-    let open = |mut gather: Gather| {
-        let parts = Arc::clone(&parts);
-        tokio::task::spawn_blocking(move || {
-            parts.iter().try_for_each(|part| gather.part(part))?;
-            Ok(gather)
-        })
-    };
-    let threads: Vec<_> = gathers.into_iter().map(open).collect();
-    let done = try_join_all(threads).await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-    done.into_iter().collect()
-}
-
-/// What all gatherers have.
-fn finish(gathers: Vec<Gather>) -> Reading {
-    let mut all = Reading::default();
-    for gather in gathers {
-        let host = gather.host;
-        let Reading { series, damaged } = gather.finish();
-        all.series.extend(series);
-        for text in damaged {
-            // A row that none can open is named by each.
-            if !all.damaged.contains(&text) {
-                tracing::warn!(%host, row = text, "Passed over a damaged row of the block table");
-                all.damaged.push(text);
-            }
-        }
-    }
-    all.series.sort_by(|a, b| a.info.key.cmp(&b.info.key));
-    all
-}
-
 struct Gather {
     store: Store,
-    /// Which columns of each layout are its own: the number of the first, and from each to the next.
-    share: (usize, usize),
     host: HostId,
     wanted: Arc<Wanted>,
     from_ms: i64,
@@ -482,8 +433,7 @@ struct Gather {
     series: Vec<(SeriesInfo, Sink)>,
     by_key: HashMap<SeriesKey, usize>,
     by_group: HashMap<(EntityId, LayoutId), Arc<Vec<Option<usize>>>>,
-    /// Of all gatherers together.
-    values: Arc<AtomicUsize>,
+    values: usize,
     damaged: Vec<String>,
 }
 
@@ -496,11 +446,10 @@ struct Chosen {
 }
 
 impl Gather {
-    fn new(store: &Store, asked: &Asked, share: (usize, usize), values: Arc<AtomicUsize>) -> Self {
+    fn new(store: &Store, asked: &Asked) -> Self {
         let Asked { host, wanted, from_ms, to_ms, step_ms, value } = asked.clone();
         Self {
             store: store.clone(),
-            share,
             host,
             wanted,
             from_ms,
@@ -510,9 +459,21 @@ impl Gather {
             series: Vec::new(),
             by_key: HashMap::new(),
             by_group: HashMap::new(),
-            values,
+            values: 0,
             damaged: Vec::new(),
         }
+    }
+
+    /// Takes parts in, on a thread that may work.
+    async fn parts(mut self, parts: Vec<Part>) -> Result<Self, StoreError> {
+        if parts.is_empty() {
+            return Ok(self);
+        }
+        let work = tokio::task::spawn_blocking(move || {
+            parts.iter().try_for_each(|part| self.part(part))?;
+            Ok(self)
+        });
+        work.await.map_err(|error| StoreError::Unavailable(error.to_string()))?
     }
 
     fn part(&mut self, part: &Part) -> Result<(), StoreError> {
@@ -524,7 +485,7 @@ impl Gather {
         if let Err(error) = read {
             self.damage(part, &error);
         }
-        if self.values.load(Ordering::Relaxed) > VALUES_MAX {
+        if self.values > VALUES_MAX {
             let text = format!("more than {VALUES_MAX} values in one answer: narrow the span or widen the step");
             return Err(StoreError::Refused(text));
         }
@@ -533,6 +494,7 @@ impl Gather {
 
     fn damage(&mut self, part: &Part, error: &DecodeError) {
         let (host, from_ms, to_ms) = (self.host, part.start_ms, part.end_ms);
+        tracing::warn!(%host, from_ms, to_ms, tier = part.tier, part = part.part, %error, "Passed over a damaged row of the block table");
         let text = format!("host {host}, {from_ms} to {to_ms}, tier {}, part {}: {error}", part.tier, part.part);
         self.damaged.push(text);
     }
@@ -628,10 +590,8 @@ impl Gather {
         }
         let layout = self.store.layout(id)?;
         let mut sinks = Vec::with_capacity(layout.metrics.len());
-        let (own, openers) = self.share;
-        for (number, metric) in layout.metrics.iter().enumerate() {
-            let is_mine = number % openers == own && self.wanted.has(self.host, entity, metric);
-            sinks.push(is_mine.then(|| self.open(info(self.host, entity, metric))));
+        for metric in &layout.metrics {
+            sinks.push(self.wanted.has(self.host, entity, metric).then(|| self.open(info(self.host, entity, metric))));
         }
         let sinks = Arc::new(sinks);
         self.by_group.insert((entity, id), Arc::clone(&sinks));
@@ -647,7 +607,7 @@ impl Gather {
         } else {
             let buckets = (self.to_ms - 1).div_euclid(self.step_ms) - self.from_ms.div_euclid(self.step_ms) + 1;
             let buckets = usize::try_from(buckets).unwrap_or(0);
-            self.values.fetch_add(buckets, Ordering::Relaxed);
+            self.values += buckets;
             Sink::Buckets(vec![(0.0, 0); buckets])
         };
         self.by_key.insert(info.key.clone(), self.series.len());
@@ -664,7 +624,7 @@ impl Gather {
                 all.extend(
                     points().filter(|(time, _)| (from_ms..to_ms).contains(*time)).map(|(time, value)| (*time, *value)),
                 );
-                self.values.fetch_add(all.len() - before, Ordering::Relaxed);
+                self.values += all.len() - before;
             }
             Sink::Buckets(buckets) => {
                 let first = from_ms.div_euclid(step_ms) + 1;
@@ -704,6 +664,7 @@ impl Gather {
                 series.push(Points { info, points });
             }
         }
+        series.sort_by(|a, b| a.info.key.cmp(&b.info.key));
         Reading { series, damaged: self.damaged }
     }
 }

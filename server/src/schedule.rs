@@ -61,12 +61,12 @@ pub fn start(jobs: &Jobs, stop: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
     let (forecaster, ticker, sender, compactor, keeper) =
         (jobs.clone(), jobs.clone(), jobs.clone(), jobs.clone(), jobs.clone());
     let measure_ms = jobs.settings.store.measure_every_ms;
-    let (carried, halt) = (Arc::new(Mutex::new(Forecaster::default())), stop.clone());
+    let (forecasts, halt, merge_halt) = (Arc::new(Mutex::new(Forecaster::default())), stop.clone(), stop.clone());
     let (timekeeper, doubt) = (Arc::new(Mutex::new(Timekeeper::default())), Arc::new(Mutex::new(Doubt::default())));
     let mut running = vec![
         every("forecast", LOOK, stop.clone(), move || {
-            let (jobs, carried, stopping) = (forecaster.clone(), Arc::clone(&carried), halt.clone());
-            async move { carried.lock().await.round(&jobs, &stopping, clock::wall_ms()).await }
+            let (jobs, forecasts, stopping) = (forecaster.clone(), Arc::clone(&forecasts), halt.clone());
+            async move { forecasts.lock().await.round(&jobs, &stopping, clock::wall_ms()).await }
         }),
         every("tick", tick, stop.clone(), move || {
             let (jobs, timekeeper) = (ticker.clone(), Arc::clone(&timekeeper));
@@ -80,8 +80,12 @@ pub fn start(jobs: &Jobs, stop: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
             }
         }),
         every("compaction", compact, stop.clone(), move || {
-            let jobs = compactor.clone();
-            async move { if jobs.share.owns_job("compaction") { jobs.compact().await } else { Ok(()) } }
+            let (jobs, stopping) = (compactor.clone(), merge_halt.clone());
+            async move {
+                // What one budget left is gone on with at once: a backlog may be more than a budget a period can merge.
+                while jobs.share.owns_job("compaction") && !jobs.compact().await? && !*stopping.borrow() {}
+                Ok(())
+            }
         }),
         every("retention", RETAIN_EVERY, stop.clone(), move || {
             let (jobs, doubt) = (keeper.clone(), Arc::clone(&doubt));
@@ -135,7 +139,8 @@ where
 }
 
 impl Jobs {
-    async fn compact(&self) -> Result<(), StoreError> {
+    /// False when there was more to do than the budget allowed.
+    async fn compact(&self) -> Result<bool, StoreError> {
         let report = self.store.compact(clock::wall_ms(), JOB_BUDGET).await?;
         for damage in &report.damaged {
             tracing::error!("a row was passed over by compaction: {damage}");
@@ -143,7 +148,7 @@ impl Jobs {
         if report.merges + report.folds > 0 {
             tracing::info!(?report, "pushed blocks were merged into hours, sums into days and months");
         }
-        Ok(())
+        Ok(report.finished)
     }
 
     /// Judges silence and quiet, after a look at this server's own clocks.

@@ -13,6 +13,7 @@ use forewarn_common::block::{DecodeError, Layout, RawBlock};
 use forewarn_common::clock;
 use forewarn_common::id::{EntityId, HostId, LayoutId};
 use forewarn_common::limit;
+use futures_util::stream::{self, StreamExt};
 
 use super::column::{self, AXIS_POINTS_MAX, MergedGroup, Row};
 use super::connection::{Conn, Tx};
@@ -29,6 +30,8 @@ use super::{Store, StoreError, host_id, read, unsigned};
 const MERGE_AFTER_MS: i64 = 5 * 60_000;
 /// Pushed blocks looked at together; an hour of one block every five seconds is 720.
 const PARENTS_MAX: i64 = 4096;
+/// Hosts whose rows are put together at once: while one waits for the disk or for its turn to write, another is worked on.
+const HOSTS_AT_ONCE: usize = 3;
 /// An hour of late data in more rows than this is put together again.
 const HOUR_PARTS_MAX: usize = 4;
 /// Values of one merged row: at their worst 8 bytes each, below any sensible `max_allowed_packet`.
@@ -61,6 +64,21 @@ pub struct CompactReport {
     pub damaged: Vec<String>,
     /// False when the budget ended first: go on next time.
     pub finished: bool,
+}
+
+impl CompactReport {
+    fn add(&mut self, other: Self) {
+        self.merges += other.merges;
+        self.folds += other.folds;
+        self.parents += other.parents;
+        self.parent_bytes += other.parent_bytes;
+        self.merged_bytes += other.merged_bytes;
+        self.samples += other.samples;
+        self.raced += other.raced;
+        self.waiting += other.waiting;
+        self.damaged.extend(other.damaged);
+        self.finished &= other.finished;
+    }
 }
 
 /// How long things are kept.
@@ -250,7 +268,7 @@ impl Deadline {
 }
 
 impl Store {
-    /// Merges the pushed blocks of closed hours, and puts days and months of sums together, host by host, for at
+    /// Merges the pushed blocks of closed hours, and puts days and months of sums together, some hosts at once, for at
     /// most about `budget`.
     ///
     /// # Errors
@@ -268,14 +286,29 @@ impl Store {
             let first = usize::try_from(now_ms.div_euclid(60_000).rem_euclid(hosts.len() as i64)).unwrap_or(0);
             hosts.rotate_left(first);
         }
-        for host in hosts {
-            let host = host_id(&host)?;
-            let merged = self.compact_host(host, closed_ms, &deadline, &mut report).await?;
-            if !merged || !self.fold_host(host, now_ms, &deadline, &mut report).await? {
-                return Ok(report);
-            }
-        }
         report.finished = true;
+        let (store, deadline) = (self, &deadline);
+        let mut hosts = stream::iter(hosts)
+            .map(|host| async move { store.tidy(host_id(&host)?, closed_ms, now_ms, deadline).await })
+            .buffer_unordered(HOSTS_AT_ONCE);
+        while let Some(done) = hosts.next().await {
+            report.add(done?);
+        }
+        Ok(report)
+    }
+
+    /// One host's part of a round; nothing of it where the deadline came first.
+    async fn tidy(
+        &self,
+        host: HostId,
+        closed_ms: i64,
+        now_ms: i64,
+        deadline: &Deadline,
+    ) -> Result<CompactReport, StoreError> {
+        let mut report = CompactReport::default();
+        report.finished = !deadline.is_over()
+            && self.compact_host(host, closed_ms, deadline, &mut report).await?
+            && self.fold_host(host, now_ms, deadline, &mut report).await?;
         Ok(report)
     }
 

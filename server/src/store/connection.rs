@@ -108,13 +108,20 @@ fn open_sqlite(path: &Path, cache_kib: u32) -> ConnectionResult<SqliteConnection
     })?;
     let text = path.to_str().ok_or_else(|| ConnectionError::BadConnection(format!("the path {shown} is not UTF-8")))?;
     let mut connection = SqliteConnection::establish(text)?;
-    connection
-        .batch_execute(&format!(
-            "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
-             PRAGMA foreign_keys = ON; PRAGMA cache_size = -{cache_kib}; PRAGMA temp_store = MEMORY; \
-             PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA journal_size_limit = {WAL_BYTES_KEPT};"
-        ))
-        .map_err(ConnectionError::CouldntSetupConfiguration)?;
+    let setup = format!(
+        "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+         PRAGMA foreign_keys = ON; PRAGMA cache_size = -{cache_kib}; PRAGMA temp_store = MEMORY; \
+         PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA journal_size_limit = {WAL_BYTES_KEPT};"
+    );
+    let mut attempt = 0;
+    // Of two that give a new file its write-ahead log at once, SQLite refuses one without waiting.
+    while let Err(error) = connection.batch_execute(&setup) {
+        attempt += 1;
+        if attempt >= TRIES_MAX || !is_race(&error) {
+            return Err(ConnectionError::CouldntSetupConfiguration(error));
+        }
+        std::thread::sleep(Duration::from_millis(u64::from(attempt) * 5));
+    }
     Ok(connection)
 }
 

@@ -5,9 +5,10 @@
 //!
 //! `fill` makes an SQLite database of HOSTS hosts with a hundred series each (a processor, a memory, eight disks,
 //! ninety containers) and DAYS days of five-minute samples, through the store's own intake and compaction. `run` plays
-//! the periods after it: new samples of ten seconds for every host, merging as it is due, then one round of the real
-//! forecaster, and prints the processor time of the round and of the judgements alone, resident memory over what there
-//! was before (as the server runs: with `MIMALLOC_PURGE_DELAY=0` in the environment), heavy fits, and what is kept.
+//! the periods after it: new samples of ten seconds for every host, with `--merge` what is due to be merged, then one
+//! round of the real forecaster. It prints the processor time of the round and of the judgements alone, resident memory
+//! over what there was before (as the server runs: with `MIMALLOC_PURGE_DELAY=0` in the environment), heavy fits, and
+//! what is kept.
 #![expect(clippy::print_stdout, reason = "a program for people to read")]
 
 use std::path::{Path, PathBuf};
@@ -90,6 +91,9 @@ enum What {
         /// Bytes of merged rows that the store keeps in memory; the server's default if left out.
         #[arg(long)]
         cache_bytes: Option<usize>,
+        /// Merge what is due before each round, in the same process, as a server does.
+        #[arg(long)]
+        merge: bool,
     },
 }
 
@@ -279,7 +283,7 @@ fn memory_kib(field: &str) -> Result<i64> {
     Ok(line.split_whitespace().nth(1).unwrap_or("0").parse()?)
 }
 
-async fn run(dir: &Path, rounds: i64, cache_bytes: Option<usize>) -> Result<()> {
+async fn run(dir: &Path, rounds: i64, cache_bytes: Option<usize>, merge: bool) -> Result<()> {
     let plan: Plan = serde_json::from_str(&std::fs::read_to_string(dir.join("plan.json"))?)?;
     let settings = Settings::load(None, Some(dir))?;
     let (store, _) = Store::open(&url(dir)).await?;
@@ -317,7 +321,9 @@ async fn run(dir: &Path, rounds: i64, cache_bytes: Option<usize>) -> Result<()> 
             store.push(blocks.collect::<Result<_>>()?).await?;
         }
         let now_ms = start_ms + BUCKET_MS + settings.judge.close_after_ms + 1000;
-        store.compact(now_ms, MERGE_FOR).await?;
+        if merge {
+            store.compact(now_ms, MERGE_FOR).await?;
+        }
         let before_kib = memory_kib("VmRSS")?;
         // The peak of this round, not of what made its samples.
         std::fs::write("/proc/self/clear_refs", "5")?;
@@ -370,6 +376,6 @@ async fn main() -> Result<()> {
             let end_ms = START_MS + i64::from(days) * DAY_MS;
             fill(&dir, Plan { hosts, end_ms, near, spiky }, days).await
         }
-        What::Run { dir, rounds, cache_bytes } => run(&dir, rounds, cache_bytes).await,
+        What::Run { dir, rounds, cache_bytes, merge } => run(&dir, rounds, cache_bytes, merge).await,
     }
 }

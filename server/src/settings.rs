@@ -131,7 +131,7 @@ pub struct Store {
     pub log_days: u32,
     /// Days that resolved incidents are kept.
     pub incident_days: u32,
-    /// How often blocks are compacted.
+    /// How often blocks are compacted; a backlog is gone on with at once.
     pub compact_every_ms: i64,
     /// Bytes of merged rows that are kept in memory for reading them again.
     pub cache_bytes: usize,

@@ -119,11 +119,9 @@ pub(super) struct Packed {
 }
 
 impl Packed {
-    /// # Errors
-    /// None that memory does not make.
     pub(super) fn open(&self, host: HostId) -> Result<Book, StoreError> {
         let body = zstd::bulk::decompress(&self.body, self.text_bytes).map_err(damaged)?;
-        let book = Book::read(host, self.written_ms, std::str::from_utf8(&body).map_err(damaged)?).map_err(damaged)?;
+        let book = Book::read(host, self.written_ms, std::str::from_utf8(&body).map_err(damaged)?)?;
         Ok(Book { answers: self.answers, questions: self.questions, ..book })
     }
 }
@@ -163,8 +161,8 @@ impl Book {
         serde_json::to_string(&rows).map_err(damaged)
     }
 
-    pub(super) fn read(host: HostId, written_ms: i64, body: &str) -> Result<Self, serde_json::Error> {
-        let rows: Vec<NoteRow> = serde_json::from_str(body)?;
+    pub(super) fn read(host: HostId, written_ms: i64, body: &str) -> Result<Self, StoreError> {
+        let rows: Vec<NoteRow> = serde_json::from_str(body).map_err(damaged)?;
         let notes = rows.into_iter().map(|row| {
             let key = SeriesKey { host, entity: row.entity, metric: row.metric, instance: row.instance };
             ((row.rule, key), row.note)
@@ -242,5 +240,25 @@ mod tests {
         let opened = packed.open(host).unwrap();
         assert_eq!((opened.written_ms, opened.answers, opened.questions), (7, Some(100), 120));
         assert_eq!(opened.notes, book.notes);
+    }
+
+    #[test]
+    fn numbers_of_a_closed_book_are_the_same_to_the_bit() {
+        let host = HostId([3; 16]);
+        let mut book = Book::of(host);
+        for i in 0..2000_u32 {
+            let key = SeriesKey { host, entity: EntityId(u64::from(i)), metric: "m".into(), instance: String::new() };
+            let threshold = 100.0 * f64::from(i).sin().abs() / 3.0;
+            book.notes.insert(("rule".to_owned(), key), Note { threshold, ..calm() });
+        }
+        assert_eq!(book.pack().unwrap().open(host).unwrap().notes, book.notes);
+    }
+
+    #[test]
+    fn book_that_cannot_be_read_is_an_error_and_no_panic() {
+        let host = HostId([3; 16]);
+        let packed = Book::of(host).pack().unwrap();
+        assert!(Packed { text_bytes: 0, ..packed }.open(host).is_err());
+        assert!(Book::read(host, 0, "[{\"rule\": null}]").is_err());
     }
 }

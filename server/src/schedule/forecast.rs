@@ -404,17 +404,18 @@ impl Forecaster {
 
     /// The book of a host, read where it is new here, without what is no longer asked.
     async fn open_book(&self, jobs: &Jobs, host: HostId, questions: &[Question]) -> Result<Book, StoreError> {
-        let mut book = match self.books.get(&host) {
-            Some(packed) => packed.open(host)?,
-            None => match jobs.store.forecast_state(host).await? {
-                Some((written_ms, body)) => Book::read(host, written_ms, &body).unwrap_or_else(|error| {
-                    // Nothing is lost but some trust: standing warnings are known from their incidents.
-                    tracing::warn!(%host, %error, "kept forecasts are not understood; made anew");
-                    Book::of(host)
-                }),
-                None => Book::of(host),
-            },
+        let kept = match self.books.get(&host) {
+            Some(packed) => Some(packed.open(host)),
+            None => {
+                let stored = jobs.store.forecast_state(host).await?;
+                stored.map(|(written_ms, body)| Book::read(host, written_ms, &body))
+            }
         };
+        let mut book = kept.unwrap_or_else(|| Ok(Book::of(host))).unwrap_or_else(|error| {
+            // Nothing is lost but some trust: standing warnings are known from their incidents.
+            tracing::warn!(%host, %error, "kept forecasts are not understood; made anew");
+            Book::of(host)
+        });
         book.questions = questions.len();
         let asked: HashSet<Name> = questions.iter().map(Question::name).collect();
         book.notes.retain(|name, _| asked.contains(name));

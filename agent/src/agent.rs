@@ -37,8 +37,8 @@ const LOCK_FILE: &str = "lock";
 const CONFIG_FILE: &str = "config.json";
 /// Notices of the engine that may wait: a burst of starts; beyond it the engine's room waits.
 const NOTICES_MAX: usize = 256;
-/// How long a stopping agent tries to hand over its last block.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How long a stopping agent tries to hand over what waits: half of what `docker stop` leaves it.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// Pause before the configuration is asked for again after a failure.
 const CONFIG_RETRY_MS: i64 = 30_000;
 
@@ -582,20 +582,24 @@ impl Agent {
         }
     }
 
-    /// Ends the open block, keeps it, and tries once to hand over what waits.
+    /// Ends the open block, keeps it, and hands over what waits until a block is not taken. A push that the stop broke
+    /// off is sent again.
     async fn say_farewell(mut self) {
         let now = Moment { wall_ms: clock::wall_ms(), boot_ms: clock::boot_ms() };
         self.close_block(now);
-        if self.pacing.is_failing() {
-            return;
-        }
-        if let Some((key, bytes)) = self.spool.newest() {
-            let push = self.link.push(bytes, (now.boot_ms, now.wall_ms));
-            if let Ok(Outcome::Stored(_)) = tokio::time::timeout(FAREWELL, push).await {
-                self.spool.remove(key);
-            }
+        if !self.pacing.is_failing() {
+            // What is not taken by then waits in the spool for the next start.
+            _ = tokio::time::timeout(FAREWELL, self.hand_over()).await;
         }
         tracing::info!(waiting_blocks = self.spool.len(), "the agent has stopped");
+    }
+
+    async fn hand_over(&mut self) {
+        while let Some((key, bytes)) = self.spool.newest()
+            && let Outcome::Stored(_) = self.link.push(bytes, (clock::boot_ms(), clock::wall_ms())).await
+        {
+            self.spool.remove(key);
+        }
     }
 }
 

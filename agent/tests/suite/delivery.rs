@@ -3,20 +3,19 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use forewarn_common::block::{Block, Layout};
 use forewarn_common::id::LayoutId;
 use forewarn_common::wire::TrustBundle;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
-use rustls::pki_types::PrivateKeyDer;
+
+use super::site::Site;
 
 const AGENT: &str = env!("CARGO_BIN_EXE_forewarn-agent");
-const SITE: &str = "site.forewarn.internal";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A push: when it came, what it was answered, and the block.
@@ -31,32 +30,11 @@ struct Server {
 
 impl Server {
     fn start(answer: impl Fn(usize) -> (u16, &'static str) + Send + Sync + 'static) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let site = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let leaf = CertificateParams::new(vec![SITE.to_owned()]).unwrap().signed_by(&key, &site).unwrap();
-        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
-            .unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("https://{}", listener.local_addr().unwrap());
-        let trust = TrustBundle { version: 1, site_name: SITE.to_owned(), ca_pem: vec![site.pem()] };
         let pushes = Arc::<Mutex<Vec<Push>>>::default();
-        let (config, answer, seen) = (Arc::new(config), Arc::new(answer), Arc::clone(&pushes));
-        std::thread::spawn(move || {
-            for socket in listener.incoming() {
-                let (seen, answer) = (Arc::clone(&seen), Arc::clone(&answer));
-                let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
-                let stream = rustls::StreamOwned::new(connection, socket.unwrap());
-                std::thread::spawn(move || drop(talk(BufReader::new(stream), &seen, &*answer)));
-            }
-        });
-        Self { url, trust, pushes }
+        let (answer, seen) = (Arc::new(answer), Arc::clone(&pushes));
+        let site = Site::new();
+        let url = site.listen(move |stream| talk(BufReader::new(stream), &seen, &*answer));
+        Self { url, trust: site.trust, pushes }
     }
 
     fn statuses(&self) -> Vec<u16> {
@@ -134,10 +112,15 @@ impl Agent {
         });
     }
 
-    fn check(&self) -> String {
+    fn ask(&self, command: &str) -> String {
         let output =
-            Command::new(AGENT).arg("check").arg("--config").arg(self.folder.path().join("agent.toml")).output();
+            Command::new(AGENT).arg(command).arg("--config").arg(self.folder.path().join("agent.toml")).output();
         String::from_utf8_lossy(&output.unwrap().stdout).into_owned()
+    }
+
+    fn stop(&mut self) {
+        let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(asked.unwrap().success() && self.child.wait().unwrap().success());
     }
 }
 
@@ -200,8 +183,32 @@ fn a_server_that_does_not_know_the_key_is_asked_seldom_and_the_log_and_check_say
     agent.wait_for_log("does not accept this host's key; blocks are kept; enrol it again");
     std::thread::sleep(Duration::from_secs(6));
     assert_eq!(server.statuses(), [401], "half a minute at least between two tries, whatever is made meanwhile");
-    let page = agent.check();
+    let page = agent.ask("check");
     let waiting = page.lines().find_map(|line| line.strip_suffix(" blocks wait")?.rsplit(' ').next()?.parse().ok());
     assert!(waiting.is_some_and(|count: u32| count >= 10), "blocks are kept: {page}");
     assert!(page.contains("the server does not accept this host's key; enrol it again"), "{page}");
+}
+
+#[test]
+fn an_agent_that_stops_hands_over_all_that_waits_and_the_push_that_the_stop_broke_off() {
+    const SLOW: Duration = Duration::from_millis(1500);
+    let slow = Arc::new(AtomicBool::new(false));
+    let began = Arc::clone(&slow);
+    let server = Server::start(move |push| {
+        if push == 3 {
+            began.store(true, Ordering::Relaxed);
+            std::thread::sleep(SLOW);
+        }
+        (200, "")
+    });
+    let mut agent = Agent::start(&server);
+    until("the slow push", || slow.load(Ordering::Relaxed));
+    // Two blocks more are made meanwhile.
+    std::thread::sleep(SLOW * 2 / 3);
+    agent.stop();
+    assert_eq!(agent.ask("spool").lines().last(), Some("0 blocks wait"));
+    let mut seqs: Vec<u64> = server.pushes.lock().unwrap().iter().map(|push| push.2.header.seq).collect();
+    seqs.sort_unstable();
+    seqs.dedup();
+    assert_eq!(seqs, (0..seqs.len() as u64).collect::<Vec<_>>());
 }

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,13 +13,11 @@ use std::time::{Duration, Instant};
 use forewarn_common::block::{Block, EventKind, Layout};
 use forewarn_common::id::{HostId, LayoutId};
 use forewarn_common::wire::{AgentConfig, EnrollReply, EnrollToken, PushReply, TrustBundle};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
-use rustls::pki_types::PrivateKeyDer;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
+
+use super::site::Site;
 
 const AGENT: &str = env!("CARGO_BIN_EXE_forewarn-agent");
-const SITE: &str = "site.forewarn.internal";
 const PATIENCE: Duration = Duration::from_secs(40);
 
 fn run(command: &mut Command) -> String {
@@ -60,39 +57,12 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let site = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let leaf = CertificateParams::new(vec![SITE.to_owned()]).unwrap().signed_by(&key, &site).unwrap();
-        let chain = vec![leaf.der().clone(), site.der().clone()];
-        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain, PrivateKeyDer::try_from(key.serialize_der()).unwrap())
-            .unwrap();
-        let trust = TrustBundle { version: 1, site_name: SITE.to_owned(), ca_pem: vec![site.pem()] };
-        let ca_sha256 = Sha256::digest(site.der()).iter().map(|byte| format!("{byte:02x}")).collect();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = Self {
-            url: format!("https://{}", listener.local_addr().unwrap()),
-            token: EnrollToken { secret: "s3cret".to_owned(), ca_sha256 }.encode(),
-            kept: Arc::default(),
-            status: Arc::new(AtomicU16::new(200)),
-        };
-        let (kept, status, config) = (Arc::clone(&server.kept), Arc::clone(&server.status), Arc::new(config));
-        std::thread::spawn(move || {
-            for socket in listener.incoming() {
-                let (kept, status, trust) = (Arc::clone(&kept), Arc::clone(&status), trust.clone());
-                let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
-                let stream = rustls::StreamOwned::new(connection, socket.unwrap());
-                // A client that goes away in the middle ends its own connection only.
-                std::thread::spawn(move || drop(talk(stream, &kept, &status, &trust)));
-            }
-        });
-        server
+        let (kept, status) = (Arc::<Mutex<Kept>>::default(), Arc::new(AtomicU16::new(200)));
+        let site = Site::new();
+        let (seen, said, trust) = (Arc::clone(&kept), Arc::clone(&status), site.trust.clone());
+        let url = site.listen(move |stream| talk(stream, &seen, &said, &trust));
+        let token = EnrollToken { secret: "s3cret".to_owned(), ca_sha256: site.ca_sha256 }.encode();
+        Self { url, token, kept, status }
     }
 
     fn see<T>(&self, look: impl FnOnce(&Kept) -> T) -> T {

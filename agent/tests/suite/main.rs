@@ -5,3 +5,4 @@
 mod delivery;
 mod life;
 mod live;
+mod site;

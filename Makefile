@@ -13,7 +13,7 @@ STATIC := RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relat
 HOST  := $(shell rustc -vV | sed -n 's/^host: //p')
 
 .DEFAULT_GOAL := help
-.PHONY: help families fuzz guest bench-scan torture soak warnbench openapi run demo fleet bench-store bench-agent build test check machine house fmt fmt-check lint doc unit console console-test product images bundle
+.PHONY: help families bench-forecast fuzz guest bench-scan torture soak warnbench openapi run demo fleet bench-store bench-agent build test check machine house fmt fmt-check lint doc unit console console-test product images bundle
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -107,6 +107,16 @@ warnbench: ## Replay the benchmark in WARNBENCH with the shipped code; fails whe
 	@test -s "$(AGAINST)" || ! $(PYTHON) -c 'import numpy' 2>/dev/null || \
 		$(PYTHON) $(WARNBENCH)/baselines.py --manifest $(WARNBENCH)/manifest-dev.json --out target/warnbench --only kcm_lite
 	@target/release/examples/warnbench $(WARNBENCH) $$(test -s "$(AGAINST)" && echo --against "$(AGAINST)")
+
+SCALE_HOSTS ?= 1000
+
+bench-forecast: warnbench ## How good forecasts are and what they cost: the benchmark, a step, rounds over SCALE_HOSTS of 100 series (half an hour, 2 GB)
+	$(CARGO) bench --locked -q -p forewarn-server --bench forecast -- --noplot
+	$(CARGO) build --locked --release -q -p forewarn-server --example forecast_scale
+	rm -rf target/scale
+	target/release/examples/forecast_scale fill target/scale --hosts $(SCALE_HOSTS) --days 14
+	MIMALLOC_PURGE_DELAY=0 target/release/examples/forecast_scale run target/scale --rounds 16
+	rm -rf target/scale
 
 BENCH_MINUTES ?= 3
 

@@ -208,20 +208,9 @@ fn arriving(plan: &Plan, host: u32, seq: u64, start_ms: i64, step_ms: i64, ticks
     } else {
         Dictionary::default()
     };
-    let keys = groups.iter().map(|group| (group.entity, group.layout)).collect();
     let urgent = Urgent { at_ms: header.closed_ms, ..Urgent::default() };
-    let block = Block { header, urgent: urgent.clone(), dictionary: dictionary.clone(), groups };
-    Ok(Arriving {
-        header,
-        bytes: block.encode(|id| [&own, &inside].into_iter().find(|layout| layout.id() == id))?,
-        values: block.values() as i64,
-        received_ms: header.closed_ms,
-        skew_ms: 0,
-        corrected_start_ms: start_ms,
-        keys,
-        dictionary,
-        urgent,
-    })
+    let block = Block { header, urgent, dictionary, groups };
+    Ok(Arriving::in_time(block, &[own, inside])?)
 }
 
 async fn fill(dir: &Path, plan: Plan, days: u32) -> Result<()> {

@@ -117,18 +117,8 @@ impl Recording {
         } else {
             Dictionary::default()
         };
-        let block = Block { header, urgent: urgent.clone(), dictionary: dictionary.clone(), groups: vec![group] };
-        Ok(Arriving {
-            header,
-            bytes: block.encode(|_| Some(&self.layout))?,
-            values: block.values() as i64,
-            received_ms: header.closed_ms,
-            skew_ms: 0,
-            corrected_start_ms: start_ms,
-            keys: vec![(entity, self.layout.id())],
-            dictionary,
-            urgent,
-        })
+        let block = Block { header, urgent, dictionary, groups: vec![group] };
+        Ok(Arriving::in_time(block, std::slice::from_ref(&self.layout))?)
     }
 }
 

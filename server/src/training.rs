@@ -347,18 +347,8 @@ mod tests {
             let columns = all.iter().map(|values| values[from..from + usize::from(part)].to_vec()).collect();
             let groups = vec![Group { entity, layout: layout.id(), ticks: Ticks::all(part), columns }];
             let urgent = Urgent { at_ms: header.closed_ms, ..Urgent::default() };
-            let block = Block { header, urgent: urgent.clone(), dictionary: dictionary.clone(), groups };
-            let arriving = Arriving {
-                header,
-                bytes: block.encode(|_| Some(&layout)).unwrap(),
-                values: block.values() as i64,
-                received_ms: header.closed_ms,
-                skew_ms: 0,
-                corrected_start_ms: start_ms,
-                keys: vec![(entity, layout.id())],
-                dictionary: dictionary.clone(),
-                urgent,
-            };
+            let block = Block { header, urgent, dictionary: dictionary.clone(), groups };
+            let arriving = Arriving::in_time(block, std::slice::from_ref(&layout)).unwrap();
             store.push(vec![arriving]).await.unwrap();
         }
         store

@@ -28,7 +28,7 @@ use crate::store::{StoreError, StoredForecast, Wanted};
 const JUDGED_BUCKETS: i64 = 6;
 /// Buckets that are judged one after the other to catch up with what was kept.
 const CATCH_UP_BUCKETS: i64 = 24;
-/// Series judged at once: the states of some hundred kilobytes each, and 4,320 points of two weeks.
+/// Series whose history is read at once: 4,320 points of two weeks.
 const SERIES_READ_MAX: usize = 16;
 /// Share of the time that forecasts may take of one core, heavy fits included …
 const BUDGET_RATIO: f64 = 0.1;
@@ -368,7 +368,9 @@ impl Forecaster {
                 late.extend_from_slice(chunk);
                 continue;
             }
-            for said in self.judge(jobs, &book, chunk, &standing, &terms, span, &mut fits_left).await? {
+            let judged = self.judge(jobs, &book, chunk, &standing, &terms, span, until_us, &mut fits_left).await?;
+            late.extend_from_slice(&chunk[judged.len()..]);
+            for said in judged {
                 let name = said.question.name();
                 if let Some(digest) = said.digest {
                     digests.insert(name.clone(), digest);
@@ -422,7 +424,8 @@ impl Forecaster {
         Ok(book)
     }
 
-    /// Judges some questions, each from a state that is learnt again.
+    /// Judges some questions in their order, each from a state that is learnt again: the first, as long as there is
+    /// time, and whatever is urgent.
     #[expect(clippy::too_many_arguments, reason = "what a turn has at hand, each thing once")]
     async fn judge(
         &mut self,
@@ -432,14 +435,15 @@ impl Forecaster {
         standing: &HashSet<Name>,
         terms: &Terms,
         span: Span,
+        until_us: i64,
         fits_left: &mut usize,
     ) -> Result<Vec<Said>, StoreError> {
         let wanted = Wanted::Series(keys(asked.iter().map(|asked| &asked.question)));
         let read = jobs.store.means(book.host, wanted, span.from_ms, span.closed_ms, terms.site.step_ms).await?;
         let means: HashMap<SeriesKey, Vec<(i64, f64)>> =
             read.series.into_iter().map(|series| (series.info.key, series.points)).collect();
-        let work: Vec<(Question, Option<Note>)> =
-            asked.iter().map(|asked| (asked.question.clone(), asked.question.noted(book).cloned())).collect();
+        let with_note = |asked: &Asked| (asked.clone(), asked.question.noted(book).cloned());
+        let work: Vec<(Asked, Option<Note>)> = asked.iter().map(with_note).collect();
         let (terms, standing, stopwatch, mut left) =
             (terms.clone(), standing.clone(), Arc::clone(&self.stopwatch), *fits_left);
         let (judged, work_us) = self
@@ -447,7 +451,11 @@ impl Forecaster {
             .run(move || {
                 let thread_us = clock::thread_us();
                 let mut judged = Vec::with_capacity(work.len());
-                for (question, note) in work {
+                for (Asked { question, urgency, .. }, note) in work {
+                    let may_wait = urgency != Urgency::Warned && !judged.is_empty();
+                    if may_wait && stopwatch() >= until_us {
+                        break;
+                    }
                     let (model, mark) = (terms.model(&question), terms.mark(&question));
                     let means = means.get(&question.key).map(Vec::as_slice).unwrap_or_default();
                     let warned = standing.contains(&question.name());
@@ -731,6 +739,19 @@ mod tests {
         let name = question(horizon_ms).name();
         let book = Book { notes: HashMap::from([(name.clone(), note)]), ..Book::of(HOST) };
         Book::read(HOST, 0, &book.write().unwrap()).unwrap().notes.remove(&name).unwrap()
+    }
+
+    #[test]
+    fn a_hosts_share_of_the_time_goes_by_its_questions_however_many_were_judged() {
+        const PERIOD_MS: i64 = 300_000;
+        let hosts = (0..1000_u128).map(|i| (HostId(i.to_le_bytes()), 0));
+        let mut forecaster = Forecaster { due_ms: hosts.collect(), ..Forecaster::default() };
+        for known in [(0, 0), (500, 50_000), (1000, 100_000)] {
+            forecaster.known = known;
+            assert_eq!(forecaster.turn_us(100, PERIOD_MS), 30_000, "a thousandth of a tenth of a core: {known:?}");
+        }
+        assert_eq!(forecaster.turn_us(1000, PERIOD_MS), 300_000);
+        assert_eq!(forecaster.turn_us(1, PERIOD_MS), 20_000, "what every host may take");
     }
 
     #[test]

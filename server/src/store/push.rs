@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Binary, Bool, SmallInt};
-use forewarn_common::block::{Dictionary, Header, Layout, Urgent};
+use forewarn_common::block::{Block, Dictionary, EncodeError, Header, Layout, Urgent};
 use forewarn_common::id::{EntityId, HostId, LayoutId};
 use forewarn_common::limit;
 
@@ -71,6 +71,24 @@ pub struct Arriving {
 }
 
 impl Arriving {
+    /// A block made here, in time by a clock that is right: for simulated sites. `layouts` are those of its groups.
+    ///
+    /// # Errors
+    /// The block cannot be encoded.
+    pub fn in_time(block: Block, layouts: &[Layout]) -> Result<Self, EncodeError> {
+        Ok(Self {
+            header: block.header,
+            bytes: block.encode(|id| layouts.iter().find(|layout| layout.id() == id))?,
+            values: block.values() as i64,
+            received_ms: block.header.closed_ms,
+            skew_ms: 0,
+            corrected_start_ms: block.header.start_ms,
+            keys: block.groups.iter().map(|group| (group.entity, group.layout)).collect(),
+            dictionary: block.dictionary,
+            urgent: block.urgent,
+        })
+    }
+
     /// What has to be added to the agent's times.
     pub(super) fn shift_ms(&self) -> i64 {
         self.corrected_start_ms - self.header.start_ms

@@ -20,8 +20,8 @@ fn arriving(seq: u64, phase_ms: i64) -> Arriving {
         (0..u64::from(ticks)).map(|tick| ((seq * 6 + tick) as f64 * 0.37).sin().abs() * scale).collect::<Vec<_>>()
     };
     let entity = EntityId::of_host(host);
-    let group =
-        Group { entity, layout: layout.id(), ticks: Ticks::all(ticks), columns: vec![values(1.0), values(1e7)] };
+    let columns = vec![values(1.0), values(1e7)];
+    let groups = vec![Group { entity, layout: layout.id(), ticks: Ticks::all(ticks), columns }];
     let closed_ms = start_ms + i64::from(ticks) * step_ms;
     let header = Header {
         host,
@@ -35,19 +35,8 @@ fn arriving(seq: u64, phase_ms: i64) -> Arriving {
         closed_ms,
     };
     let dictionary = Dictionary { layouts: vec![layout.clone()], entities: Vec::new() };
-    let block =
-        Block { header, urgent: Urgent::default(), dictionary: dictionary.clone(), groups: vec![group.clone()] };
-    Arriving {
-        header,
-        bytes: block.encode(|_| Some(&layout)).unwrap(),
-        values: 12,
-        received_ms: closed_ms,
-        skew_ms: 0,
-        corrected_start_ms: start_ms,
-        keys: vec![(group.entity, group.layout)],
-        dictionary,
-        urgent: Urgent::default(),
-    }
+    let block = Block { header, urgent: Urgent::default(), dictionary, groups };
+    Arriving::in_time(block, &[layout]).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

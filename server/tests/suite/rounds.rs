@@ -24,8 +24,8 @@ use tokio::sync::watch;
 
 const HOST: HostId = HostId([3; 16]);
 const DAY: i64 = 288;
-/// As the rounds have them: series judged at once, heavy fits of a turn on a small host, buckets judged of a new series.
-const JUDGED_AT_ONCE: usize = 16;
+/// As the rounds have them: series read at once, heavy fits of a turn on a small host, buckets judged of a new series.
+const READ_AT_ONCE: usize = 16;
 const FITS_MAX: usize = 8;
 const JUDGED_BUCKETS: u16 = 6;
 const SERIES: usize = 40;
@@ -138,19 +138,8 @@ impl Place {
             closed_ms: start_ms + i64::from(ticks) * STEP_MS,
         };
         let urgent = Urgent { at_ms: start_ms, ..Urgent::default() };
-        let keys = groups.iter().map(|group| (group.entity, group.layout)).collect();
-        let block = Block { header, urgent: urgent.clone(), dictionary: dictionary.clone(), groups };
-        let arriving = Arriving {
-            header,
-            bytes: block.encode(|_| Some(&layout)).unwrap(),
-            values: block.values() as i64,
-            received_ms: header.closed_ms,
-            skew_ms: 0,
-            corrected_start_ms: start_ms,
-            keys,
-            dictionary,
-            urgent,
-        };
+        let block = Block { header, urgent, dictionary, groups };
+        let arriving = Arriving::in_time(block, &[layout]).unwrap();
         let outcome = self.jobs.store.push(vec![arriving]).await.unwrap();
         assert!(outcome.iter().all(|one| one.stored));
         self.pushed += i64::from(ticks);
@@ -206,13 +195,13 @@ async fn what_there_was_no_time_for_is_judged_at_the_next_turn_as_if_in_time() {
     let before = late.answers().await;
     assert_eq!(before, in_time.answers().await);
     let urgent = before.iter().filter(|known| known.forecast.probability >= 0.3).count();
-    assert!((5..JUDGED_AT_ONCE).contains(&urgent), "{urgent} are urgent");
+    assert!((5..READ_AT_ONCE).contains(&urgent), "{urgent} are urgent");
 
     // Every look at the clock costs a minute: only what is urgent is judged, the calm pass as ever.
     late.look_us.store(60_000_000, Ordering::Relaxed);
     let (well, poor) = (in_time.next().await, late.next().await);
     assert_eq!((well.left_over, well.judged + well.calm), (0, SERIES));
-    assert_eq!(poor.judged, JUDGED_AT_ONCE.min(well.judged), "the urgent, and who shares their chunk");
+    assert_eq!(poor.judged, urgent, "nobody who can wait takes time from others");
     assert_eq!(poor.judged + poor.calm + poor.left_over, SERIES);
     assert!(poor.left_over > 0 && poor.calm == well.calm, "{poor:?}, {well:?}");
     let (now, then) = (in_time.answers().await, late.answers().await);

@@ -151,18 +151,9 @@ impl Agent {
             value: value(0, *times.last().unwrap()),
         };
         let urgent = Urgent { at_ms: *times.last().unwrap(), last: vec![last], ..Urgent::default() };
-        let block = Block { header, urgent: urgent.clone(), dictionary: dictionary.clone(), groups: vec![group] };
-        Arriving {
-            header,
-            bytes: block.encode(|_| Some(layout)).unwrap(),
-            values: block.values() as i64,
-            received_ms: header.closed_ms + 20,
-            skew_ms: 0,
-            corrected_start_ms: start_ms,
-            keys: vec![(self.entity(), layout.id())],
-            dictionary,
-            urgent,
-        }
+        let block = Block { header, urgent, dictionary, groups: vec![group] };
+        let arriving = Arriving::in_time(block, std::slice::from_ref(layout)).unwrap();
+        Arriving { received_ms: header.closed_ms + 20, ..arriving }
     }
 }
 

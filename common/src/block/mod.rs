@@ -4,6 +4,8 @@
 //! *urgent* (decoded at intake), *dictionary* (layouts and entities that the receiver may not know yet) and
 //! *samples* (stored unopened). Nothing is decompressed before its length is known and allowed.
 
+use std::borrow::Borrow;
+
 mod cursor;
 mod dictionary;
 mod header;
@@ -162,9 +164,9 @@ impl<'a> RawBlock<'a> {
     ///
     /// # Errors
     /// The section is malformed or exceeds a limit.
-    pub fn groups(
+    pub fn groups<L: Borrow<Layout>>(
         &self,
-        layout: impl Fn(crate::id::LayoutId) -> Option<Layout>,
+        layout: impl Fn(crate::id::LayoutId) -> Option<L>,
     ) -> Result<(Vec<Group>, usize), DecodeError> {
         let ticks = self.header.ticks;
         self.open(SectionKind::Samples, |reader| samples::read(reader, ticks, &layout))

@@ -3,6 +3,8 @@
 //! A column is a tag and its payload: nothing, one constant, deltas of scaled integers, deltas with a bitmap of
 //! the missing, or plain doubles with that bitmap. Values are rounded to the layout's decimals when written.
 
+use std::borrow::Borrow;
+
 use super::{Block, DecodeError, EncodeError, Layout, Reader, Writer, bound, check};
 use crate::id::{EntityId, LayoutId};
 use crate::limit;
@@ -187,10 +189,10 @@ fn write_missing(writer: &mut Writer, column: &[f64]) {
     }
 }
 
-pub(super) fn read(
+pub(super) fn read<L: Borrow<Layout>>(
     reader: &mut Reader<'_>,
     ticks: u16,
-    layout: &impl Fn(LayoutId) -> Option<Layout>,
+    layout: &impl Fn(LayoutId) -> Option<L>,
 ) -> Result<(Vec<Group>, usize), DecodeError> {
     let count = reader.count("groups", limit::GROUPS_MAX)?;
     let (mut groups, mut unknown, mut series, mut values) = (Vec::new(), 0, 0, 0);
@@ -200,6 +202,7 @@ pub(super) fn read(
             unknown += 1;
             continue;
         };
+        let layout: &Layout = layout.borrow();
         let len = ticks.count();
         series = check("series", series + layout.metrics.len(), limit::SERIES_MAX)?;
         values = check("values", values + layout.metrics.len() * len, limit::VALUES_MAX)?;
@@ -244,18 +247,18 @@ fn read_column(reader: &mut Reader<'_>, len: usize, decimals: i8) -> Result<Colu
         TAG_MISSING => Ok(vec![f64::NAN; len]),
         TAG_CONSTANT => Ok(vec![unscale(exact(reader.signed("column")?)?, decimals); len]),
         TAG_DELTAS | TAG_DELTAS_SPARSE => {
-            let mut previous = 0_i64;
-            (0..len)
-                .map(|i| {
-                    if is_missing(i) {
-                        return Ok(f64::NAN);
-                    }
-                    let value =
-                        previous.checked_add(reader.signed("column")?).ok_or(DecodeError::Malformed("column"))?;
-                    previous = exact(value)?;
-                    Ok(unscale(previous, decimals))
-                })
-                .collect()
+            // Collecting what may end early would not know its length, and grow.
+            let (mut previous, mut column) = (0_i64, Vec::with_capacity(len));
+            for i in 0..len {
+                if is_missing(i) {
+                    column.push(f64::NAN);
+                    continue;
+                }
+                let value = previous.checked_add(reader.signed("column")?).ok_or(DecodeError::Malformed("column"))?;
+                previous = exact(value)?;
+                column.push(unscale(previous, decimals));
+            }
+            Ok(column)
         }
         TAG_DOUBLES => (0..len).map(|i| if is_missing(i) { Ok(f64::NAN) } else { reader.f64("column") }).collect(),
         _ => Err(DecodeError::Malformed("column tag")),

@@ -3,12 +3,14 @@
 //! `docs/block-format.md` describes them. Pure: bytes in, columns out; no database. A row is a directory under a
 //! checksum (time axes, groups, for each column its tag, length and checksum), then the payloads.
 
+use std::cell::RefCell;
+
 use forewarn_common::block::{DecodeError, Reader, Writer, scale, unscale};
 use forewarn_common::id::{EntityId, LayoutId};
 use forewarn_common::limit;
 use pco::standalone::{simple_compress, simple_decompress_into};
 use pco::wrapped::{FileCompressor, FileDecompressor};
-use pco::{ChunkConfig, DeltaSpec, PagingSpec};
+use pco::{ChunkConfig, DecompressorScratch, DeltaSpec, PagingSpec};
 
 const MAGIC: &[u8; 4] = b"FWC1";
 /// Magic, length and checksum of the directory.
@@ -130,18 +132,23 @@ fn encode_axis(times: &[i64]) -> Result<(u8, Vec<u8>), DecodeError> {
 
 fn encode_column(column: &[f64], decimals: i8) -> Result<(u8, Vec<u8>), DecodeError> {
     let failed = |_| DecodeError::Malformed("column to compress");
-    let present: Vec<f64> = column.iter().copied().filter(|value| !value.is_nan()).collect();
-    if present.is_empty() {
+    let present = || column.iter().copied().filter(|value| !value.is_nan());
+    let exact =
+        |value: f64| scale(value, decimals).filter(|scaled| unscale(*scaled, decimals).to_bits() == value.to_bits());
+    // Collecting what may end early would not know its length, and grow.
+    let mut scaled: Vec<i64> = Vec::with_capacity(column.len());
+    for value in present() {
+        let Some(value) = exact(value) else {
+            let mut bytes = missing_bits(column);
+            bytes.extend(simple_compress(&present().collect::<Vec<f64>>(), &config()).map_err(failed)?);
+            return Ok((TAG_DOUBLES, bytes));
+        };
+        scaled.push(value);
+    }
+    if scaled.is_empty() {
         return Ok((TAG_MISSING, Vec::new()));
     }
-    let dense = present.len() == column.len();
-    let exact =
-        |value: &f64| scale(*value, decimals).filter(|scaled| unscale(*scaled, decimals).to_bits() == value.to_bits());
-    let Some(scaled) = present.iter().map(exact).collect::<Option<Vec<i64>>>() else {
-        let mut bytes = missing_bits(column);
-        bytes.extend(simple_compress(&present, &config()).map_err(failed)?);
-        return Ok((TAG_DOUBLES, bytes));
-    };
+    let dense = scaled.len() == column.len();
     if dense && scaled.iter().all(|value| *value == scaled[0]) {
         let mut writer = Writer::default();
         writer.signed(scaled[0]);
@@ -263,6 +270,8 @@ pub(super) struct Row<'a> {
     axes: Vec<(usize, Slice)>,
     groups: Vec<GroupEntry>,
     payload: &'a [u8],
+    /// 12 KiB in which each column is opened after the other.
+    scratch: RefCell<DecompressorScratch>,
 }
 
 impl<'a> Row<'a> {
@@ -308,7 +317,7 @@ impl<'a> Row<'a> {
         if !reader.is_empty() || from != payload.len() {
             return Err(DecodeError::Malformed("merged row: bytes are left over"));
         }
-        Ok(Self { axes, groups, payload })
+        Ok(Self { axes, groups, payload, scratch: RefCell::default() })
     }
 
     /// The groups.
@@ -359,12 +368,12 @@ impl<'a> Row<'a> {
                 Ok(spread(missing, points, scaled.into_iter().map(|value| unscale(value, decimals))))
             }
             TAG_PACKED => {
-                let scaled = open_page(bytes, points)?;
+                let scaled = self.open_page(bytes, points)?;
                 Ok(scaled.into_iter().map(|value| unscale(value, decimals)).collect())
             }
             TAG_PACKED_SPARSE => {
                 let missing = bitmap(&mut reader)?;
-                let scaled = open_page(rest(missing.len())?, present(missing, points))?;
+                let scaled = self.open_page(rest(missing.len())?, present(missing, points))?;
                 Ok(spread(missing, points, scaled.into_iter().map(|value| unscale(value, decimals))))
             }
             TAG_SHORT => {
@@ -389,6 +398,10 @@ impl<'a> Row<'a> {
     pub(super) fn verify(&self) -> Result<(), DecodeError> {
         let columns = self.groups.iter().flat_map(|group| &group.columns);
         self.axes.iter().map(|(_, slice)| slice).chain(columns).try_for_each(|slice| self.open(slice).map(drop))
+    }
+
+    fn open_page(&self, bytes: &[u8], count: usize) -> Result<Vec<i64>, DecodeError> {
+        open_page(bytes, count, &mut self.scratch.borrow_mut())
     }
 
     fn open(&self, slice: &Slice) -> Result<&'a [u8], DecodeError> {
@@ -418,11 +431,11 @@ fn unpack<T: pco::data_types::Number + Default>(
 }
 
 /// Opens what [`pack`] made of exactly `count` numbers.
-fn open_page(bytes: &[u8], count: usize) -> Result<Vec<i64>, DecodeError> {
+fn open_page(bytes: &[u8], count: usize, scratch: &mut DecompressorScratch) -> Result<Vec<i64>, DecodeError> {
     let failed = |_| DecodeError::Malformed("column");
     let (file, rest) = FileDecompressor::new(bytes).map_err(failed)?;
-    let (mut chunk, rest) = file.chunk_decompressor::<i64, _>(rest).map_err(failed)?;
-    let mut page = chunk.page_decompressor(rest, count).map_err(failed)?;
+    let (chunk, rest) = file.chunk_decompressor::<i64, _>(rest).map_err(failed)?;
+    let mut page = chunk.page_decompressor_with_scratch(rest, count, scratch).map_err(failed)?;
     let mut values = vec![0; count];
     let progress = page.read(&mut values).map_err(failed)?;
     let whole = progress.n_processed == count && page.into_src().is_empty();
@@ -509,7 +522,7 @@ mod tests {
             for _ in 0..smooth {
                 numbers = numbers.iter().scan(start, |sum, step| { *sum = sum.wrapping_add(*step); Some(*sum) }).collect();
             }
-            prop_assert_eq!(open_page(&pack(&numbers).unwrap(), numbers.len()).unwrap(), numbers);
+            prop_assert_eq!(open_page(&pack(&numbers).unwrap(), numbers.len(), &mut DecompressorScratch::default()).unwrap(), numbers);
         }
 
         #[test]
@@ -518,7 +531,7 @@ mod tests {
             let slice = Slice { tag: TAG_SCALED, from: 0, len: bytes.len(), crc: crc32c::crc32c(&bytes) };
             let group = GroupEntry { entity: EntityId(1), layout: LayoutId(1), axis: 0, columns: vec![slice] };
             let axis = Slice { tag: AXIS_REGULAR, from: 0, len: 0, crc: 0 };
-            let row = Row { axes: vec![(numbers.len(), axis)], groups: Vec::new(), payload: &bytes };
+            let row = Row { axes: vec![(numbers.len(), axis)], groups: Vec::new(), payload: &bytes, scratch: RefCell::default() };
             let wanted: Vec<f64> = numbers.iter().map(|number| *number as f64).collect();
             prop_assert_eq!(row.column(&group, 0, 0).unwrap(), wanted);
         }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use diesel::prelude::*;
-use forewarn_common::block::{DecodeError, Layout, RawBlock};
+use forewarn_common::block::{DecodeError, RawBlock};
 use forewarn_common::clock;
 use forewarn_common::id::{EntityId, HostId, LayoutId};
 use forewarn_common::limit;
@@ -701,7 +701,7 @@ fn take_apart(store: &Store, parent: &Parent) -> Result<Option<Apart>, DecodeErr
     if parent.tier == TIER_PUSHED {
         let raw = RawBlock::parse(&parent.bytes)?;
         let step_ms = i64::from(raw.header.step_ms);
-        let (groups, unknown) = raw.groups(|id| store.layout(id).map(|layout| Layout::clone(&layout)))?;
+        let (groups, unknown) = raw.groups(|id| store.layout(id))?;
         if unknown > 0 {
             return Ok(None);
         }

@@ -73,7 +73,7 @@ pub enum Wanted {
     All,
     /// All with one of these metric names.
     Metrics(Vec<String>),
-    /// These.
+    /// These. The store puts them in order before it asks [`Self::has`].
     Series(Vec<SeriesKey>),
 }
 
@@ -82,9 +82,10 @@ impl Wanted {
         match self {
             Self::All => true,
             Self::Metrics(names) => names.contains(&metric.name),
-            Self::Series(keys) => keys.iter().any(|key| {
-                key.host == host && key.entity == entity && key.metric == metric.name && key.instance == metric.instance
-            }),
+            Self::Series(keys) => {
+                let wanted = (host, entity, metric.name.as_str(), metric.instance.as_str());
+                keys.binary_search_by(|key| (key.host, key.entity, &*key.metric, &*key.instance).cmp(&wanted)).is_ok()
+            }
         }
     }
 }
@@ -230,11 +231,14 @@ impl Store {
     async fn read_as(
         &self,
         host: HostId,
-        wanted: Wanted,
+        mut wanted: Wanted,
         (from_ms, to_ms): (i64, i64),
         step_ms: i64,
         value: Value,
     ) -> Result<Reading, StoreError> {
+        if let Wanted::Series(keys) = &mut wanted {
+            keys.sort_unstable();
+        }
         if from_ms >= to_ms || step_ms < 0 {
             return Err(StoreError::Refused("the span to read is empty or its step negative".into()));
         }
@@ -502,7 +506,7 @@ impl Gather {
     fn pushed(&mut self, part: &Part) -> Result<(), DecodeError> {
         let raw = RawBlock::parse(&part.bytes)?;
         let store = self.store.clone();
-        let (groups, _) = raw.groups(|id| store.layout(id).map(|layout| Layout::clone(&layout)))?;
+        let (groups, _) = raw.groups(|id| store.layout(id))?;
         let step_ms = i64::from(raw.header.step_ms);
         for group in groups {
             let Some(sinks) = self.sinks(group.entity, group.layout) else { continue };

@@ -9,7 +9,9 @@ data=${FOREWARN_DATA:-data/demo}
 
 rm -rf "$data"
 mkdir -p "$data"
-start_server "$data" "$data/agent-token"
+# The history is there at once: nobody wants to wait five minutes for what it says.
+printf '[judge]\nforecast_every_ms = 60000\n' >"$data/server.toml"
+start_server "$data" "$data/agent-token" --config "$data/server.toml"
 token=$("$bin/forewarn-server" token --data-dir "$data" --uses 1000 2>/dev/null | tail -n 1)
 start_part "${FLEET:-$bin/examples/fleet}" live --server https://127.0.0.1:8441 --token "$token" \
     --hosts "${HOSTS:-24}" --history-days "${DAYS:-3}"

@@ -1,6 +1,6 @@
 # Sourced by run-local.sh and run-demo.sh: a server in the background that is stopped after the part that talks to it.
-# Sets `bin`; `start_server <data dir> <token file>` returns when the token is there, `start_part <command …>` starts
-# the other part, `hold` waits as long as the server runs. $server and $part are their process ids.
+# Sets `bin`; `start_server <data dir> <token file> [<option> …]` returns when the token is there, `start_part
+# <command …>` starts the other part, `hold` waits as long as the server runs. $server and $part are their process ids.
 set -eu
 bin=${FOREWARN_BIN:-target/release}
 server="" part="" stopping=""
@@ -21,12 +21,14 @@ trap 'exit 143' TERM
 
 # Started in sessions of their own: Ctrl-C reaches the script alone, which stops them in order.
 start_server() {
+    folder=$1 token_file=$2
+    shift 2
     # The server writes a fresh token at each start.
-    rm -f "$2"
-    setsid "$bin/forewarn-server" run --data-dir "$1" --local-agent-token "$2" &
+    rm -f "$token_file"
+    setsid "$bin/forewarn-server" run --data-dir "$folder" --local-agent-token "$token_file" "$@" &
     server=$!
     waited=0
-    while [ ! -s "$2" ]; do
+    while [ ! -s "$token_file" ]; do
         kill -0 "$server" 2>/dev/null || exit 1
         [ "$waited" -lt 300 ] || { echo "the server did not get ready within 30 s" >&2; exit 1; }
         waited=$((waited + 1))

@@ -162,13 +162,28 @@ pub(super) async fn overview(app: Arc<App>, call: Call) -> Result<Response, Refu
     };
     let mut hosts: Vec<_> = app.store.hosts().await?.into_iter().map(summarise).collect();
     let in_trouble = |host: &view::HostSummary| host.silent || host.outlook.is_some() || host.incidents > 0;
+    hosts.sort_by_cached_key(|host| counted(&host.name));
     hosts.sort_by(|a, b| {
         let worse = in_trouble(b).cmp(&in_trouble(a));
-        worse.then_with(|| by_urgency(a.outlook.as_ref(), b.outlook.as_ref())).then_with(|| a.name.cmp(&b.name))
+        worse.then_with(|| by_urgency(a.outlook.as_ref(), b.outlook.as_ref()))
     });
     let sending = rules.iter().any(|rule| rule.enabled && rule.send) && channels.iter().any(|channel| channel.send);
     let incidents = incident_views(&app, open).await?;
     Ok(json(StatusCode::OK, &view::Overview { now_ms: call.now_ms, hosts, incidents, sending }))
+}
+
+/// A name as people order it: `node-2` comes before `node-10`.
+fn counted(name: &str) -> String {
+    const DIGITS: usize = 20;
+    let mut key = String::with_capacity(name.len() + DIGITS);
+    for run in name.split_inclusive(|c: char| !c.is_ascii_digit()) {
+        let digits = run.trim_end_matches(|c: char| !c.is_ascii_digit());
+        if !digits.is_empty() {
+            key.extend(std::iter::repeat_n('0', DIGITS.saturating_sub(digits.len())));
+        }
+        key.push_str(run);
+    }
+    key
 }
 
 fn host_of(call: &Call) -> Result<HostId, Refused> {
@@ -199,7 +214,7 @@ pub(super) async fn host(app: Arc<App>, call: Call) -> Result<Response, Refused>
         .filter(|known| known.entity.kind == EntityKind::Workload)
         .map(|known| workload(known, &parts))
         .collect();
-    workloads.sort_by_cached_key(|workload| (workload.running != Some(true), workload.name.clone()));
+    workloads.sort_by_cached_key(|workload| (workload.running != Some(true), counted(&workload.name)));
     let mut series: Vec<_> = app
         .store
         .series(id, call.now_ms - DAY_MS)
@@ -375,4 +390,16 @@ pub(super) async fn incident(app: Arc<App>, call: Call) -> Result<Response, Refu
     let incident = app.store.incident(call.param(0)).await?.ok_or_else(|| Refused::not_found("incident"))?;
     let view = incident_views(&app, vec![incident]).await?.into_iter().next();
     Ok(json(StatusCode::OK, &view.ok_or_else(|| Refused::not_found("incident"))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_ordered_as_people_count() {
+        let mut names = ["node-10", "node-2", "node-2b", "node-1", "9", "10", "", "机房3", "机房12"];
+        names.sort_by_cached_key(|name| counted(name));
+        assert_eq!(names, ["", "9", "10", "node-1", "node-2", "node-2b", "node-10", "机房3", "机房12"]);
+    }
 }

@@ -73,7 +73,7 @@ pub enum Wanted {
     All,
     /// All with one of these metric names.
     Metrics(Vec<String>),
-    /// These. The store puts them in order before it asks [`Self::has`].
+    /// These.
     Series(Vec<SeriesKey>),
 }
 
@@ -82,6 +82,7 @@ impl Wanted {
         match self {
             Self::All => true,
             Self::Metrics(names) => names.contains(&metric.name),
+            // In order: `read_as` saw to that.
             Self::Series(keys) => {
                 let wanted = (host, entity, metric.name.as_str(), metric.instance.as_str());
                 keys.binary_search_by(|key| (key.host, key.entity, &*key.metric, &*key.instance).cmp(&wanted)).is_ok()

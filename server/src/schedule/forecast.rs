@@ -375,7 +375,11 @@ impl Forecaster {
                 if let Some(digest) = said.digest {
                     digests.insert(name.clone(), digest);
                 }
-                book.notes.insert(name, said.note);
+                // Where nothing could be said yet nothing was judged: the first answer is confirmed by the buckets before it.
+                let is_silent = matches!(said.answer.state, State::NoForecast { .. });
+                if !is_silent || said.question.noted(&book).is_some() {
+                    book.notes.insert(name, said.note);
+                }
                 let Question { rule, key, .. } = said.question;
                 let model = terms.adopted.model_id(&rule, &key, &terms.component).map(str::to_owned);
                 answers.push(StoredForecast { key, rule, model, forecast: said.answer });

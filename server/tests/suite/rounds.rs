@@ -270,6 +270,23 @@ fn filling(series: usize, bucket: i64) -> f64 {
 }
 
 #[tokio::test]
+async fn a_history_that_comes_after_the_first_turn_warns_as_soon_as_one_that_was_there() {
+    const REST: u16 = 144;
+    let mut early = Place::new(Id::FsUsedRatio, filling).await;
+    let mut late = Place::new(Id::FsUsedRatio, filling).await;
+    // The first turn comes while half a day is still on its way.
+    early.round_at(BEGIN_MS + (early.pushed + i64::from(REST)) * STEP_MS + CLOSE_AFTER_MS + 1).await;
+    let first = early.answers().await;
+    assert!(first.iter().all(|known| matches!(known.forecast.state, State::NoForecast { .. })));
+    for place in [&mut early, &mut late] {
+        place.push(REST).await;
+        place.next().await;
+    }
+    assert_eq!(early.answers().await, late.answers().await);
+    assert!(late.answers().await.iter().any(|known| known.forecast.warned), "the story is one of warnings");
+}
+
+#[tokio::test]
 async fn heavy_fits_stay_within_their_budget_and_who_waits_says_so() {
     let mut place = Place::new(Id::FsUsedRatio, filling).await;
     // Past the turn of a fit by more than what is judged of a new series.

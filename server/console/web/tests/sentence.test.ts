@@ -33,6 +33,13 @@ describe('outlooks', () => {
     expect(outlookWords(zh, outlook(forecast({ is: 'breached' })), NOW)).toBe('磁盘 /data 当前为 91.4%，已超过阈值 90%')
   })
 
+  it('what is likely to cross is never called stable, though it is not confirmed', () => {
+    const likely = { ...forecast({ is: 'stable' }), probability: 0.97 }
+    expect(outlookWords(en, outlook(likely), NOW)).toMatch(/^Disk \/data: 97% to reach 90% within .+, not confirmed yet$/)
+    expect(outlookWords(zh, outlook(likely), NOW)).toMatch(/^磁盘 \/data ?在未来 .+内达到 90% 的概率为 97%，尚待确认$/)
+    expect(outlookWords(en, outlook({ ...likely, probability: 0.4 }), NOW)).toContain('stays below')
+  })
+
   it('no forecast says what is missing', () => {
     const none = (reason: Extract<Forecast['state'], { is: 'no_forecast' }>['reason']) => outlookWords(en, outlook(forecast({ is: 'no_forecast', reason })), NOW)
     expect(none({ reason: 'too_short', have_ms: 2 * HOUR, need_ms: 6 * HOUR })).toBe('Disk /data: no forecast, its history is 2 h long, 6 h are needed')

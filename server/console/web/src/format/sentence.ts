@@ -82,6 +82,9 @@ export function outlookWords(words: Words, outlook: Outlook, now_ms: number, own
     case 'breached':
       return words.t('outlook.breached', { subject: what, threshold, value: formatValue(forecast.value, unit) })
     case 'stable':
+      if (forecast.probability >= 0.5) {
+        return words.t('outlook.unsure', { subject: what, threshold, span: formatSpan(forecast.horizon_ms, words.language), probability: formatRatio(forecast.probability, 0) })
+      }
       return words.t('outlook.stable', { subject: what, threshold, span: formatSpan(forecast.horizon_ms, words.language) })
     case 'no_forecast':
       return words.t('outlook.none', { subject: what, reason: reasonWords(words, state.reason) })

@@ -78,7 +78,8 @@ export default {
   },
   outlook: {
     warning: '{subject} reaches {threshold} {when}', breached: '{subject} is at {value}, over the threshold of {threshold}',
-    stable: '{subject} stays below {threshold} for the next {span}', none: '{subject}: no forecast, {reason}',
+    stable: '{subject} stays below {threshold} for the next {span}', unsure: '{subject}: {probability} to reach {threshold} within {span}, not confirmed yet',
+    none: '{subject}: no forecast, {reason}',
   },
   reason: {
     too_short: 'its history is {have} long, {need} are needed', too_many_gaps: '{missing} of the recent past is missing, at most {limit} may be',

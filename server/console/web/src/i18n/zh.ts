@@ -78,7 +78,8 @@ export default {
   },
   outlook: {
     warning: '{subject}预计{when}达到 {threshold}', breached: '{subject}当前为 {value}，已超过阈值 {threshold}',
-    stable: '{subject}在未来 {span}内预计低于 {threshold}', none: '{subject}暂无预测：{reason}',
+    stable: '{subject}在未来 {span}内预计低于 {threshold}', unsure: '{subject}在未来 {span}内达到 {threshold} 的概率为 {probability}，尚待确认',
+    none: '{subject}暂无预测：{reason}',
   },
   reason: {
     too_short: '历史只有 {have}，至少需要 {need}', too_many_gaps: '近期数据缺失 {missing}，最多允许 {limit}',

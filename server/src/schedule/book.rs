@@ -53,8 +53,12 @@ pub(super) struct Rest {
 impl Note {
     /// The note of a calm series after the buckets up to `closed_ms`, of which these are the newest means: every one
     /// was seen, none is up to where a crossing begins to be possible, and none rose above the lowest since the last
-    /// full judgement by more than this series ever did within a horizon. None if it is to be judged.
+    /// full judgement by more than this series ever did within a horizon. None if it is to be judged. Without a new
+    /// bucket every note stays, a warned one too.
     pub(super) fn passed(&self, means: &[(i64, f64)], closed_ms: i64, step_ms: i64) -> Option<Passed> {
+        if closed_ms == self.judged_to_ms {
+            return Some(Passed { to_ms: closed_ms, rest: self.rest });
+        }
         let mut rest = self.rest?;
         let buckets = (closed_ms - self.judged_to_ms).div_euclid(step_ms.max(1));
         if !(0..=LOOK_BUCKETS).contains(&buckets) {
@@ -71,12 +75,12 @@ impl Note {
                 return None;
             }
         }
-        Some(Passed { to_ms: closed_ms, rest })
+        Some(Passed { to_ms: closed_ms, rest: Some(rest) })
     }
 
     pub(super) fn pass(&mut self, passed: Passed) {
         self.judged_to_ms = passed.to_ms;
-        self.rest = Some(passed.rest);
+        self.rest = passed.rest;
     }
 }
 
@@ -84,7 +88,7 @@ impl Note {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Passed {
     to_ms: i64,
-    rest: Rest,
+    rest: Option<Rest>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -209,7 +213,9 @@ mod tests {
         assert!(!passes(&note, &[40.0, 41.0, 60.0], 11), "where a crossing begins to be possible");
         assert!(!passes(&note, &[40.0, 41.0, 51.0], 11), "a steeper rise than ever");
         assert!(!passes(&note, &[40.0, 41.0], 9), "a clock that went back");
-        assert!(!passes(&Note { rest: None, ..note }, &[40.0, 41.0, 42.0], 11));
+        let restless = Note { rest: None, ..note };
+        assert!(passes(&restless, &[], 10), "its last answer is still the newest");
+        assert!(!passes(&restless, &[40.0, 41.0, 42.0], 11));
     }
 
     #[test]

@@ -549,7 +549,10 @@ fn ask(
     let means = means.get(&question.key).map(Vec::as_slice).unwrap_or_default();
     let same = note.model == terms.mark(&question);
     let passed = note.passed(means, span.closed_ms, terms.site.step_ms).filter(|_| same);
-    let urgency = if note.kept.warned() || note.probability >= LIKELY {
+    let is_answered = passed.is_some() && note.judged_to_ms == span.closed_ms;
+    let urgency = if is_answered {
+        Urgency::Calm
+    } else if note.kept.warned() || note.probability >= LIKELY {
         Urgency::Warned
     } else if passed.is_none() {
         Urgency::Moved
@@ -573,7 +576,7 @@ enum Urgency {
     Unknown,
     /// Calm, and not judged in full for long.
     Due,
-    /// Calm: it is not judged.
+    /// Calm, or nothing is new: it is not judged.
     Calm,
 }
 
@@ -637,9 +640,10 @@ fn learn_again<'a>(
     model: &Model,
 ) -> (forecast::State, &'a [(i64, f64)]) {
     let oldest_ms = span.closed_ms - CATCH_UP_BUCKETS * model.step_ms;
-    // A note of the time to come is from before the clock was set back: what stands, stands.
+    // A note of this bucket is one by other settings, one of the time to come is from before the clock was set back:
+    // what stands, stands.
     let goes_on =
-        note.as_ref().map(|note| note.judged_to_ms).filter(|to_ms| (oldest_ms..=span.closed_ms).contains(to_ms));
+        note.as_ref().map(|note| note.judged_to_ms).filter(|to_ms| (oldest_ms..span.closed_ms).contains(to_ms));
     let learn_to_ms = goes_on.unwrap_or(span.closed_ms - JUDGED_BUCKETS * model.step_ms);
     let (old, new) = means.split_at(means.partition_point(|point| point.0 <= learn_to_ms));
     let empty = forecast::State::new(question.horizon_ms, model);

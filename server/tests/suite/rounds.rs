@@ -241,6 +241,26 @@ async fn answers_after_a_restart_are_those_without_one() {
 }
 
 #[tokio::test]
+async fn a_turn_without_a_new_bucket_keeps_every_answer_after_a_restart_too() {
+    let mut place = Place::new(Id::MemUsedRatio, mixed).await;
+    place.next().await;
+    let before = place.answers().await;
+    assert!(before.iter().any(|known| known.forecast.warned), "the story is one of warnings");
+    let told = place.jobs.store.open_incidents().await.unwrap();
+    for restarted in [false, true] {
+        if restarted {
+            place.restart();
+        }
+        let now_ms = BEGIN_MS + place.pushed * STEP_MS + CLOSE_AFTER_MS;
+        for later_ms in [60_000, STEP_MS - 1] {
+            place.round_at(now_ms + later_ms).await;
+            assert_eq!(place.answers().await, before, "{later_ms} ms later, {restarted}");
+        }
+    }
+    assert_eq!(place.jobs.store.open_incidents().await.unwrap(), told);
+}
+
+#[tokio::test]
 async fn clock_that_was_set_back_stops_no_forecast_and_ends_no_warning() {
     let mut place = Place::new(Id::MemUsedRatio, mixed).await;
     for _ in 0..3 {

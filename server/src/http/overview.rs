@@ -16,10 +16,10 @@ use super::{App, view};
 use crate::model::channel::{Channel, Delivery};
 use crate::model::forecast::State;
 use crate::model::host::{Host, KnownEntity};
-use crate::model::incident::Incident;
+use crate::model::incident::{Incident, IncidentKind};
 use crate::model::rule::{Condition, Rule};
 use crate::model::series::{SeriesInfo, SeriesKey};
-use crate::store::{IncidentFilter, StoredForecast, Wanted};
+use crate::store::{Firing, IncidentFilter, StoredForecast, Wanted};
 
 const DAY_MS: i64 = 86_400_000;
 /// Incidents shown on the first page and on a host's page.
@@ -37,7 +37,7 @@ struct Parts {
     entities: Vec<Entity>,
     last: Vec<LastValue>,
     forecasts: Vec<StoredForecast>,
-    open: u32,
+    firing: Firing,
 }
 
 impl Parts {
@@ -93,7 +93,8 @@ impl Parts {
             outlook,
             series_asked: self.forecasts.len() as u32,
             series_judged: self.forecasts.iter().filter(|known| is_judged(known)).count() as u32,
-            incidents: self.open,
+            incidents: self.firing.all,
+            alarms: self.firing.alarms,
         }
     }
 }
@@ -137,8 +138,9 @@ pub(super) async fn overview(app: Arc<App>, call: Call) -> Result<Response, Refu
     let rules = app.store.rules().await?;
     let channels = app.outbox.channels(clock::wall_ms()).await?;
     let filter = IncidentFilter { open_only: true, fired_only: true, ..IncidentFilter::default() };
-    let (open, _) = app.store.incidents(filter, None, INCIDENTS_SHOWN).await?;
-    let firing: HashMap<HostId, u32> = app.store.firing_counts().await?.into_iter().collect();
+    let (mut open, _) = app.store.incidents(filter, None, INCIDENTS_SHOWN).await?;
+    open.sort_by_key(|incident| incident.kind != IncidentKind::Alarm);
+    let firing = app.store.firing_counts().await?;
     let mut entities: HashMap<HostId, Vec<Entity>> = HashMap::new();
     for known in app.store.entities(None).await? {
         entities.entry(known.host).or_default().push(known.entity);
@@ -155,21 +157,29 @@ pub(super) async fn overview(app: Arc<App>, call: Call) -> Result<Response, Refu
             entities: entities.remove(&host.id).unwrap_or_default(),
             last: last.remove(&host.id).unwrap_or_default(),
             forecasts: forecasts.remove(&host.id).unwrap_or_default(),
-            open: firing.get(&host.id).copied().unwrap_or(0),
+            firing: firing.get(&host.id).copied().unwrap_or_default(),
             host,
         };
         parts.summary(silent_after, call.now_ms)
     };
     let mut hosts: Vec<_> = app.store.hosts().await?.into_iter().map(summarise).collect();
-    let in_trouble = |host: &view::HostSummary| host.silent || host.outlook.is_some() || host.incidents > 0;
     hosts.sort_by_cached_key(|host| counted(&host.name));
     hosts.sort_by(|a, b| {
-        let worse = in_trouble(b).cmp(&in_trouble(a));
+        let worse = trouble(b).cmp(&trouble(a));
         worse.then_with(|| by_urgency(a.outlook.as_ref(), b.outlook.as_ref()))
     });
     let sending = rules.iter().any(|rule| rule.enabled && rule.send) && channels.iter().any(|channel| channel.send);
     let incidents = incident_views(&app, open).await?;
     Ok(json(StatusCode::OK, &view::Overview { now_ms: call.now_ms, hosts, incidents, sending }))
+}
+
+/// How bad a host is: what has happened comes before what is expected.
+fn trouble(host: &view::HostSummary) -> u8 {
+    let is_breached = host.outlook.as_ref().is_some_and(|outlook| outlook.forecast.state == State::Breached);
+    match host.silent || host.alarms > 0 || is_breached {
+        true => 2,
+        false => u8::from(host.outlook.is_some() || host.incidents > 0),
+    }
 }
 
 /// A name as people order it: `node-2` comes before `node-10`.
@@ -184,6 +194,12 @@ fn counted(name: &str) -> String {
         key.push_str(run);
     }
     key
+}
+
+fn firing_of(incidents: &[Incident]) -> Firing {
+    let open = || incidents.iter().filter(|incident| incident.resolved_ms.is_none());
+    let alarms = open().filter(|incident| incident.kind == IncidentKind::Alarm);
+    Firing { all: open().count() as u32, alarms: alarms.count() as u32 }
 }
 
 fn host_of(call: &Call) -> Result<HostId, Refused> {
@@ -206,7 +222,7 @@ pub(super) async fn host(app: Arc<App>, call: Call) -> Result<Response, Refused>
         entities: known.iter().map(|known| known.entity.clone()).collect(),
         last: app.store.latest(id).await?.map(|latest| latest.values).unwrap_or_default(),
         forecasts: app.store.forecasts(id).await?,
-        open: incidents.iter().filter(|incident| incident.resolved_ms.is_none()).count() as u32,
+        firing: firing_of(&incidents),
         host,
     };
     let mut workloads: Vec<_> = known

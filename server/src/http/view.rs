@@ -59,7 +59,7 @@ pub struct Overview {
     pub now_ms: i64,
     /// Hosts, the ones in trouble first, then by name.
     pub hosts: Vec<HostSummary>,
-    /// Open incidents, newest first, at most 100.
+    /// Open incidents, the newest 100 at most: alarms first, each kind newest first.
     pub incidents: Vec<Incident>,
     /// Whether any rule with `send` and any channel with `send` exist: whether anybody would be told.
     pub sending: bool,
@@ -98,6 +98,8 @@ pub struct HostSummary {
     pub series_judged: u32,
     /// Incidents that fire.
     pub incidents: u32,
+    /// Those of them that are alarms: what has happened, not what is expected.
+    pub alarms: u32,
 }
 
 /// The fullest filesystem of a host.

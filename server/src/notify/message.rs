@@ -430,12 +430,17 @@ impl Teller<'_> {
 
     fn reasons(&self, forecast: &Forecast) -> String {
         let said: Vec<String> =
-            forecast.reasons.iter().filter_map(|because| self.reason(because)).take(REASONS_MAX).collect();
+            forecast.reasons.iter().filter_map(|because| self.reason(because, forecast)).take(REASONS_MAX).collect();
         said.join(self.say("；", "; "))
     }
 
-    fn reason(&self, because: &Because) -> Option<String> {
+    fn reason(&self, because: &Because, forecast: &Forecast) -> Option<String> {
         let clock = &self.clock;
+        // A line drawn on knows no end; of a share there is no more than all.
+        let full = match self.unit() {
+            Unit::Ratio => forecast.value.max(forecast.threshold).max(1.0),
+            _ => f64::INFINITY,
+        };
         let chinese = self.is_chinese();
         match *because {
             Because::Trend { window_ms, slope_per_hour, .. } => {
@@ -455,7 +460,7 @@ impl Teller<'_> {
                 })
             }
             Because::Sawtooth { period_ms, top } => {
-                let (period, top) = (clock.length(period_ms), self.value(top));
+                let (period, top) = (clock.length(period_ms), self.value(top.min(full)));
                 Some(if chinese {
                     format!("约每 {period}自行回落一次，下次峰值估计 {top}")
                 } else {
@@ -471,7 +476,7 @@ impl Teller<'_> {
                 })
             }
             Because::Expert { expert, expects, .. } => {
-                let (way, expects) = (self.expert(expert), self.value(expects));
+                let (way, expects) = (self.expert(expert), self.value(expects.min(full)));
                 Some(if chinese {
                     format!("{way}，预计升至 {expects}")
                 } else {

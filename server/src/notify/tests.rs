@@ -182,6 +182,11 @@ fn stories() -> Vec<Letter> {
     let mut memory = disk_warning();
     memory.subject = Subject { instance: String::new(), ..incident("container_memory", Some("mysql"), "").subject };
     memory.evidence.entity_name = "mysql".into();
+    // What is drawn on beyond all there is, is told as all there is.
+    memory.evidence.forecast.as_mut().unwrap().reasons = vec![
+        Because::Sawtooth { period_ms: 2 * HOUR, top: 1.053 },
+        Because::Expert { expert: Expert::LongTrend, weight_ratio: 0.4, expects: 1.375 },
+    ];
     let mut silent = incident("host_silent", None, "");
     silent.evidence.last_ms = T0 - 4 * MINUTE;
     let mut restarts = incident("restart_loop", Some("web"), "");

@@ -3,6 +3,8 @@
 //! At most one incident is open per subject: its `open_key` is the subject's hash while it is open and its own id
 //! afterwards, under a unique index.
 
+use std::collections::HashMap;
+
 use diesel::prelude::*;
 use forewarn_common::id::{EntityId, HostId};
 use sha2::{Digest, Sha256};
@@ -12,12 +14,21 @@ use super::delivery::new_row;
 use super::schema::{delivery, incident};
 use super::{Store, StoreError, from_json, from_word, host_id, severity, signed, to_json, unsigned, word};
 use crate::model::channel::Delivery;
-use crate::model::incident::{Incident, IncidentState, Subject};
+use crate::model::incident::{Incident, IncidentKind, IncidentState, Subject};
 
 /// Incidents of one page.
 const PAGE_MAX: i64 = 500;
 /// Open incidents that one question returns: far more than anybody can act on.
 const OPEN_MAX: i64 = 100_000;
+
+/// Incidents of a host that fire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Firing {
+    /// Warnings and alarms.
+    pub all: u32,
+    /// Alarms alone.
+    pub alarms: u32,
+}
 
 /// Which incidents to list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -282,13 +293,22 @@ impl Store {
     ///
     /// # Errors
     /// The database does not answer, or a row is damaged.
-    pub async fn firing_counts(&self) -> Result<Vec<(HostId, u32)>, StoreError> {
-        let load = |connection: &mut Conn| -> Tx<Vec<(Vec<u8>, i64)>> {
+    pub async fn firing_counts(&self) -> Result<HashMap<HostId, Firing>, StoreError> {
+        let load = |connection: &mut Conn| -> Tx<Vec<(Vec<u8>, String, i64)>> {
             let firing = incident::table.filter(incident::state.eq("firing"));
-            Ok(firing.group_by(incident::host).select((incident::host, diesel::dsl::count_star())).load(connection)?)
+            let counts = firing.group_by((incident::host, incident::kind));
+            Ok(counts.select((incident::host, incident::kind, diesel::dsl::count_star())).load(connection)?)
         };
-        let rows = self.inner.pool.read(load).await?;
-        rows.into_iter().map(|(host, count)| Ok((host_id(&host)?, u32::try_from(count).unwrap_or(u32::MAX)))).collect()
+        let mut firing: HashMap<HostId, Firing> = HashMap::new();
+        for (host, kind, count) in self.inner.pool.read(load).await? {
+            let (of_host, count) =
+                (firing.entry(host_id(&host)?).or_default(), u32::try_from(count).unwrap_or(u32::MAX));
+            of_host.all = of_host.all.saturating_add(count);
+            if from_word::<IncidentKind>(&kind)? == IncidentKind::Alarm {
+                of_host.alarms = count;
+            }
+        }
+        Ok(firing)
     }
 }
 

@@ -39,7 +39,7 @@ use forewarn_common::id::{HostId, LayoutId, random_u64};
 
 pub use compact::{CompactReport, RetainReport, Retention};
 pub use forecast::StoredForecast;
-pub use incident::IncidentFilter;
+pub use incident::{Firing, IncidentFilter};
 pub use log::{StoredEvent, StoredHit};
 pub use model::{ADOPTIONS_MAX, MODELS_MAX};
 pub use push::{Arriving, BLOCK_SPAN_MS_MAX, PushOutcome};

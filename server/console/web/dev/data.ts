@@ -55,12 +55,12 @@ const outlook = (name: string, rule: string, metric: string, instance: string, f
 
 export function hosts(now: number): HostSummary[] {
   const host = (name: string, rest: Partial<HostSummary>): HostSummary => ({
-    id: hostIds[name]!, name, component: 'MES', seen_ms: now - 8000, silent: false, skew_ms: 120, agent_version: '0.1.0', containers: 6, cpu_used_ratio: 0.22, mem_used_ratio: 0.44, disk: { instance: '/', used_ratio: 0.41 }, outlook: null, series_asked: 12, series_judged: 12, incidents: 0, ...rest,
+    id: hostIds[name]!, name, component: 'MES', seen_ms: now - 8000, silent: false, skew_ms: 120, agent_version: '0.1.0', containers: 6, cpu_used_ratio: 0.22, mem_used_ratio: 0.44, disk: { instance: '/', used_ratio: 0.41 }, outlook: null, series_asked: 12, series_judged: 12, incidents: 0, alarms: 0, ...rest,
   })
   return [
-    host('mes-db-1', { component: 'Database', containers: 2, cpu_used_ratio: 0.63, mem_used_ratio: 0.71, disk: { instance: '/var/lib/mysql', used_ratio: 0.914 }, incidents: 2, outlook: outlook('mes-db-1', 'disk', 'fs_used_ratio', '/var/lib/mysql', { ...diskForecast(now), state: { is: 'breached' }, value: 0.914 }) }),
-    host('plant-3', { containers: 9, cpu_used_ratio: 0.34, mem_used_ratio: 0.59, disk: { instance: '/data', used_ratio: 0.832 }, incidents: 1, outlook: outlook('plant-3', 'disk', 'fs_used_ratio', '/data', diskForecast(now)) }),
-    host('edge-gw-07', { component: '', containers: 3, silent: true, seen_ms: now - 47 * MINUTE, cpu_used_ratio: 0.08, mem_used_ratio: 0.31, disk: { instance: '/mnt/archive/2025/line-4', used_ratio: 0.55 }, incidents: 1 }),
+    host('mes-db-1', { component: 'Database', containers: 2, cpu_used_ratio: 0.63, mem_used_ratio: 0.71, disk: { instance: '/var/lib/mysql', used_ratio: 0.914 }, incidents: 2, alarms: 2, outlook: outlook('mes-db-1', 'disk', 'fs_used_ratio', '/var/lib/mysql', { ...diskForecast(now), state: { is: 'breached' }, value: 0.914 }) }),
+    host('plant-3', { containers: 9, cpu_used_ratio: 0.34, mem_used_ratio: 0.59, disk: { instance: '/data', used_ratio: 0.832 }, incidents: 2, alarms: 1, outlook: outlook('plant-3', 'disk', 'fs_used_ratio', '/data', diskForecast(now)) }),
+    host('edge-gw-07', { component: '', containers: 3, silent: true, seen_ms: now - 47 * MINUTE, cpu_used_ratio: 0.08, mem_used_ratio: 0.31, disk: { instance: '/mnt/archive/2025/line-4', used_ratio: 0.55 }, incidents: 1, alarms: 1 }),
     host('plant-1', {}),
     host('plant-2', { skew_ms: -412_000, cpu_used_ratio: null, agent_version: '0.1.0' }),
   ]

@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest'
 import { plain } from '../src/format/plain'
-import { plotEnd, RANGES } from '../src/format/range'
+import { incidentSpan, plotEnd, RANGES } from '../src/format/range'
 import { groupSeries } from '../src/format/series'
 import { clockIsOff, formatAgo, formatDay, formatRange, formatSpan, formatTime } from '../src/format/time'
 import { formatBytes, formatDrawn, formatRatio, formatValue, niceTicks, rateOf } from '../src/format/value'
-import type { Forecast } from '../src/api/types'
+import type { Forecast, Incident } from '../src/api/types'
 
 const at = (text: string) => new Date(text).getTime()
 const NOW = at('2026-08-03T20:00:00')
@@ -108,6 +108,13 @@ describe('plots', () => {
     expect(end).toBeGreaterThan(NOW + 8 * HOUR)
     expect(plotEnd(warning(NOW + 24 * HOUR), NOW, RANGES['24h'])).toBe(NOW + 24 * HOUR)
     expect(plotEnd(warning(NOW + 24 * HOUR), NOW, RANGES['1h'])).toBe(NOW + 4 * HOUR)
+  })
+
+  it('an incident is shown with the hours before it, and with some after it once it is over', () => {
+    const incident = (opened_ms: number, resolved_ms: number | null) => ({ opened_ms, resolved_ms }) as Incident
+    expect(incidentSpan(incident(NOW, null))).toEqual({ from_ms: NOW - 6 * HOUR, to_ms: null })
+    expect(incidentSpan(incident(NOW, NOW + HOUR))).toEqual({ from_ms: NOW - 6 * HOUR, to_ms: NOW + 2 * HOUR })
+    expect(incidentSpan(incident(NOW, NOW + 74 * HOUR))).toEqual({ from_ms: NOW - 6 * HOUR, to_ms: NOW + 84 * HOUR })
   })
 
   it('without a forecast a plot ends now', () => {

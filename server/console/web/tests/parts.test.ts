@@ -72,6 +72,13 @@ it('a plot has the threshold, the band, the range of the crossing, and a break w
   expect(high).toBeLessThanOrEqual(1.03)
 })
 
+it('moments are pointed out by their words', () => {
+  const empty = { ...plot(new URLSearchParams({ entity: 'e1', metric: 'load_1m', from_ms: '0', to_ms: '0' }), 0)!, points: [], band: [], threshold: null, forecast: null }
+  const { layout } = figure(wordsOf('en'), empty, { from_ms: 0, to_ms: 1000, now_ms: 1000, marks: [{ at_ms: 400, word: 'told' }] }, true)
+  expect(layout.annotations).toEqual([expect.objectContaining({ x: 400, text: 'told' })])
+  expect(layout.shapes).toEqual([expect.objectContaining({ x0: 400, x1: 400 })])
+})
+
 it('a plot without points is still a plot', () => {
   const empty = { ...plot(new URLSearchParams({ entity: 'e1', metric: 'load_1m', from_ms: '0', to_ms: '0' }), 0)!, points: [], band: [], threshold: null, forecast: null }
   const { data, layout } = figure(wordsOf('en'), empty, { from_ms: 0, to_ms: 1000, now_ms: 1000 }, true)

@@ -11,12 +11,12 @@ const clock = (text: string) => new Date(`2026-08-03T${text}:00`).getTime()
 const forecast = (state: Forecast['state'], rest: Partial<Forecast> = {}): Forecast => ({ state, warned: false, probability: 0.9, at_ms: NOW, value: 0.914, threshold: 0.9, horizon_ms: 24 * HOUR, reasons: [], band: [], ...rest })
 const warning = forecast({ is: 'warning', probability: 0.93, earliest_ms: clock('21:10'), likely_ms: clock('22:20'), latest_ms: clock('23:40') })
 const outlook = (answer: Forecast, rest: Partial<Outlook> = {}): Outlook => ({ rule: 'disk', entity: 'e', entity_name: 'plant-3', metric: 'fs_used_ratio', instance: '/data', model: null, forecast: answer, ...rest })
-const host = (rest: Partial<HostSummary>): HostSummary => ({ id: 'h', name: 'plant-3', component: '', seen_ms: NOW, silent: false, skew_ms: 0, agent_version: '0.1.0', containers: 0, series_asked: 4, series_judged: 4, incidents: 0, ...rest })
+const host = (rest: Partial<HostSummary>): HostSummary => ({ id: 'h', name: 'plant-3', component: '', seen_ms: NOW, silent: false, skew_ms: 0, agent_version: '0.1.0', containers: 0, series_asked: 4, series_judged: 4, incidents: 0, alarms: 0, ...rest })
 const incident = (rest: Partial<Incident>, evidence: Partial<Incident['evidence']> = {}): Incident => ({
   id: 'i', rule: 'disk', host: 'h', entity: 'e', instance: '/data', kind: 'warning', state: 'firing', severity: 'warning', opened_ms: NOW, updated_ms: NOW, deliveries: [], ...rest,
   evidence: { host_name: 'plant-3', entity_name: 'plant-3', component: '', held_ms: 0, ended: null, value_ms: null, under_since_ms: null, hits: 0, lines: [], events: [], last_ms: NOW, ...evidence },
 })
-const overview = (hosts: HostSummary[], incidents: Incident[] = []): Overview => ({ now_ms: NOW, hosts, incidents, sending: true })
+const overview = (hosts: HostSummary[]): Overview => ({ now_ms: NOW, hosts, incidents: [], sending: true })
 
 describe('outlooks', () => {
   it('a warning names a range of times, in both languages', () => {
@@ -80,6 +80,13 @@ describe('reasons', () => {
     }
   })
 
+  it('of a share no more than all is expected, of other things any number', () => {
+    const reasons: Because[] = [{ because: 'expert', expert: { expert: 'long_trend' }, weight_ratio: 1, expects: 1.375 }, { because: 'sawtooth', period_ms: HOUR, top: 1.05 }]
+    expect(reasonsWords(en, { ...warning, reasons }, 'ratio')).toBe('Its long trend leads to 100%; it comes down by itself about every 1 h, and its next peak is granted at most 100%.')
+    expect(reasonsWords(en, { ...warning, reasons, threshold: 1.2 }, 'ratio')).toContain('leads to 120%')
+    expect(reasonsWords(en, { ...warning, reasons: [{ ...reasons[0]!, expects: 1375 } as Because] }, 'count')).toContain('1375')
+  })
+
   it('a reason that a newer server gives is left out', () => {
     expect(reasonsWords(en, { ...warning, reasons: [{ because: 'moon_phase' } as never] }, 'ratio')).toBe('')
   })
@@ -104,7 +111,7 @@ describe('the line on top', () => {
   })
 
   it('an alarm does not hide what is still to come', () => {
-    const site = overview([host({ outlook: outlook(warning) })], [incident({ kind: 'alarm', rule: 'keyword' })])
+    const site = overview([host({ outlook: outlook(warning), incidents: 1, alarms: 1 })])
     expect(headline(en, site)).toEqual({ state: 'alarm', text: 'plant-3 is in alarm; it will run out of disk within 4 h.' })
   })
 
@@ -112,9 +119,12 @@ describe('the line on top', () => {
     expect(headline(en, overview([host({ incidents: 1 })])).text).toBe('plant-3 has an open incident.')
   })
 
-  it('resolved incidents leave a host calm', () => {
-    expect(hostState(host({}), [incident({ state: 'resolved', kind: 'alarm' })])).toBe('calm')
-    expect(hostState(host({ skew_ms: -400_000 }), [])).toBe('clock')
+  it('a host is as bad as the worst of it', () => {
+    expect(hostState(host({}))).toBe('calm')
+    expect(hostState(host({ skew_ms: -400_000 }))).toBe('clock')
+    expect(hostState(host({ skew_ms: -400_000, incidents: 2 }))).toBe('warning')
+    expect(hostState(host({ incidents: 2, alarms: 1 }))).toBe('alarm')
+    expect(hostState(host({ incidents: 2, alarms: 1, silent: true }))).toBe('silent')
   })
 })
 

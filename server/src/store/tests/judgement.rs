@@ -192,7 +192,14 @@ async fn people_are_shown_what_fired_and_is_not_long_over(place: Place) {
     let mut expected = [Agent::new(2).host, Agent::new(4).host];
     expected.sort();
     assert_eq!((hosts, end), (expected, None));
-    assert_eq!(store.firing_counts().await.unwrap(), [(Agent::new(2).host, 1)]);
+    let subject = Subject { instance: "/srv".into(), ..incident(2, "/").subject };
+    let alarm = Incident { id: "alarm".into(), subject, kind: IncidentKind::Alarm, ..fired(2, None) };
+    for new in [alarm, fired(5, None)] {
+        store.incident_save(&new, None, vec![]).await.unwrap();
+    }
+    let both = Firing { all: 2, alarms: 1 };
+    let expected = HashMap::from([(Agent::new(2).host, both), (Agent::new(5).host, Firing { all: 1, alarms: 0 })]);
+    assert_eq!(store.firing_counts().await.unwrap(), expected);
 }
 
 async fn a_delivery_has_one_owner_until_its_lease_ends(place: Place) {

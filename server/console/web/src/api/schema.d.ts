@@ -1997,6 +1997,11 @@ export interface components {
         HostSummary: {
             /** @description The agent's version. */
             agent_version: string;
+            /**
+             * Format: uint32
+             * @description Those of them that are alarms: what has happened, not what is expected.
+             */
+            alarms: number;
             /** @description Component label; empty without one. */
             component: string;
             /**
@@ -2462,7 +2467,7 @@ export interface components {
         Overview: {
             /** @description Hosts, the ones in trouble first, then by name. */
             hosts: components["schemas"]["HostSummary"][];
-            /** @description Open incidents, newest first, at most 100. */
+            /** @description Open incidents, the newest 100 at most: alarms first, each kind newest first. */
             incidents: components["schemas"]["Incident"][];
             /**
              * Format: int64

@@ -7,6 +7,9 @@ import { formatDrawn, niceTicks, rateOf } from './value'
 
 export const INK = { line: '#1f5f8b', band: 'rgba(227,154,59,.22)', middle: '#b86b00', threshold: '#b3261e', grid: '#eceff0', text: '#55616e' }
 
+/** A moment to point out, by a word. */
+export type Mark = { at_ms: number; word: string }
+
 type Point = { x: number; y: number | null; text: string }
 
 /** From how far apart two neighbours do not belong together: a host may be sampled less often than the plot could show. */
@@ -53,7 +56,7 @@ export function valueSpan(plot: Plot, points: readonly Point[], from_ms: number,
   return [floor < ceiling * 0.25 && low >= 0 ? 0 : floor, ceiling]
 }
 
-export function figure(words: Words, plot: Plot, span: { from_ms: number; to_ms: number; now_ms: number }, narrow: boolean) {
+export function figure(words: Words, plot: Plot, span: { from_ms: number; to_ms: number; now_ms: number; marks?: readonly Mark[] }, narrow: boolean) {
   const { kind, unit } = plot.series
   const points = drawnPoints(plot)
   const [low, high] = valueSpan(plot, points, span.from_ms, span.to_ms)
@@ -95,6 +98,10 @@ export function figure(words: Words, plot: Plot, span: { from_ms: number; to_ms:
       ...label, xref: 'x', x: x0, xanchor: 'right', y: 1, yanchor: 'top', font: { size: 11, color: INK.threshold }, bgcolor: 'rgba(255,255,255,.75)',
       text: `${narrow ? '' : `${words.t('plot.crossing')} `}${formatRange(state.earliest_ms, state.latest_ms, span.now_ms, words.language)}`,
     })
+  }
+  for (const { at_ms, word } of span.marks ?? []) {
+    shapes.push({ type: 'line', xref: 'x', yref: 'paper', x0: at_ms, x1: at_ms, y0: 0, y1: 1, line: { color: INK.text, width: 1, dash: 'dot' } })
+    annotations.push({ ...label, xref: 'x', x: at_ms, xanchor: 'left', y: 0, yanchor: 'bottom', font: { size: 11, color: INK.text }, bgcolor: 'rgba(255,255,255,.75)', text: word })
   }
   if (span.now_ms < span.to_ms) {
     shapes.push({ type: 'line', xref: 'x', yref: 'paper', x0: span.now_ms, x1: span.now_ms, y0: 0, y1: 1, line: { color: '#a9b2ba', width: 1 }, layer: 'below' })

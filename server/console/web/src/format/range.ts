@@ -1,11 +1,21 @@
 /** The spans that plots may show. Pure. */
 
-import type { Forecast } from '../api/types'
+import type { Forecast, Incident } from '../api/types'
 
 const HOUR_MS = 3_600_000
 
 export const RANGES = { '1h': HOUR_MS, '6h': 6 * HOUR_MS, '24h': 24 * HOUR_MS, '7d': 168 * HOUR_MS } as const
 export type Range = keyof typeof RANGES
+
+/** A span to plot. Without an end it goes on to now, and as far ahead as the forecast speaks. */
+export type PlotSpan = { from_ms: number; to_ms: number | null }
+
+/** The hours before an incident and all of it; of one that is over, some time after it too. */
+export function incidentSpan(incident: Incident): PlotSpan {
+  const from_ms = incident.opened_ms - 6 * HOUR_MS
+  if (incident.resolved_ms == null) return { from_ms, to_ms: null }
+  return { from_ms, to_ms: incident.resolved_ms + Math.max(HOUR_MS, (incident.resolved_ms - from_ms) / 8) }
+}
 
 /** Where a plot ends that shows `span_ms` of history: past the last crossing time, but at most four times as far ahead as back. */
 export function plotEnd(forecast: Forecast | null | undefined, now_ms: number, span_ms: number): number {

@@ -115,7 +115,7 @@ function formatSlope(slope: number, unit: Unit): string {
   return unit === 'ratio' ? formatRatio(size, size < 0.001 ? 3 : size < 0.1 ? 2 : 1) : formatValue(size, unit)
 }
 
-function becauseWords(words: Words, because: Because, unit: Unit): string {
+function becauseWords(words: Words, because: Because, unit: Unit, full: number): string {
   const span = (span_ms: number) => formatSpan(span_ms, words.language)
   switch (because.because) {
     case 'trend': {
@@ -126,7 +126,7 @@ function becauseWords(words: Words, because: Because, unit: Unit): string {
     case 'record':
       return words.t('because.record', { ratio: formatRatio(because.crossed_ratio, 0) })
     case 'sawtooth':
-      return words.t('because.sawtooth', { period: span(because.period_ms), top: formatValue(because.top, unit) })
+      return words.t('because.sawtooth', { period: span(because.period_ms), top: formatValue(Math.min(because.top, full), unit) })
     case 'reset':
       return words.t('because.reset', { age: span(because.age_ms) })
     case 'decomposition':
@@ -134,7 +134,7 @@ function becauseWords(words: Words, because: Because, unit: Unit): string {
     case 'decomposition_waits':
       return words.t('because.decomposition_waits')
     case 'expert':
-      return expertWords(words, because.expert, formatValue(because.expects, unit))
+      return expertWords(words, because.expert, formatValue(Math.min(because.expects, full), unit))
     default:
       return ''
   }
@@ -143,7 +143,9 @@ function becauseWords(words: Words, because: Because, unit: Unit): string {
 /** Why the forecast says so: one sentence of the most telling reasons; empty when there are none. */
 export function reasonsWords(words: Words, forecast: Forecast, unit: Unit): string {
   if (forecast.state.is === 'no_forecast') return ''
-  const clauses = forecast.reasons.slice(0, REASONS_MAX).map((because) => becauseWords(words, because, unit)).filter(Boolean)
+  // A line drawn on knows no end; of a share there is no more than all.
+  const full = unit === 'ratio' ? Math.max(1, forecast.value, forecast.threshold) : Infinity
+  const clauses = forecast.reasons.slice(0, REASONS_MAX).map((because) => becauseWords(words, because, unit, full)).filter(Boolean)
   if (clauses.length === 0) return ''
   const sentence = clauses.join(words.t('common.clause')) + words.t('common.stop')
   return sentence.charAt(0).toUpperCase() + sentence.slice(1)
@@ -206,12 +208,11 @@ export function conditionWords(words: Words, condition: Condition): string {
 /** How a host is doing, in one word; the worst first. */
 export type HostState = 'alarm' | 'silent' | 'warning' | 'clock' | 'calm'
 
-export function hostState(host: HostSummary, incidents: readonly Incident[]): HostState {
-  const own = incidents.filter((incident) => incident.host === host.id && incident.state !== 'resolved')
+export function hostState(host: HostSummary): HostState {
   const outlook = host.outlook?.forecast.state.is
   if (host.silent) return 'silent'
-  if (outlook === 'breached' || own.some((incident) => incident.kind === 'alarm')) return 'alarm'
-  if (outlook === 'warning' || own.length > 0 || host.incidents > 0) return 'warning'
+  if (outlook === 'breached' || host.alarms > 0) return 'alarm'
+  if (outlook === 'warning' || host.incidents > 0) return 'warning'
   return clockIsOff(host.skew_ms) ? 'clock' : 'calm'
 }
 
@@ -219,9 +220,9 @@ const HEADLINE_RULES = ['disk', 'inodes', 'memory', 'cpu', 'container_memory']
 
 /** The state of the site in one sentence, and how bad it is. */
 export function headline(words: Words, overview: Overview): { state: HostState; text: string } {
-  const { hosts, incidents, now_ms } = overview
+  const { hosts, now_ms } = overview
   if (hosts.length === 0) return { state: 'calm', text: words.t('headline.no_hosts') }
-  const states = hosts.map((host) => hostState(host, incidents))
+  const states = hosts.map(hostState)
   const count = (state: HostState) => states.filter((other) => other === state).length
   const parts: { n: number; what: string }[] = []
   const add = (n: number, key: string) => n > 0 && parts.push({ n, what: words.t(key, {}, n) })

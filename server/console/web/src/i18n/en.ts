@@ -74,7 +74,7 @@ export default {
   },
   plot: {
     label: 'Plot of {series}', threshold: 'Threshold {value}', history: 'Measured', middle: 'Expected', band: 'Forecast, 8 in 10',
-    crossing: 'Crossing expected', no_points: 'No values in this span.', failed: 'The plot could not be loaded.',
+    crossing: 'Crossing expected', told: 'told', over: 'over', gone: 'Its measurements are no longer kept.', no_points: 'No values in this span.', failed: 'The plot could not be loaded.',
   },
   outlook: {
     warning: '{subject} reaches {threshold} {when}', breached: '{subject} is at {value}, over the threshold of {threshold}',

@@ -74,7 +74,7 @@ export default {
   },
   plot: {
     label: '{series}的曲线图', threshold: '阈值 {value}', history: '实测', middle: '预期', band: '预测区间（80%）',
-    crossing: '预计越过', no_points: '该时间范围内没有数据。', failed: '曲线图加载失败。',
+    crossing: '预计越过', told: '已通知', over: '已恢复', gone: '当时的数据已不再保存。', no_points: '该时间范围内没有数据。', failed: '曲线图加载失败。',
   },
   outlook: {
     warning: '{subject}预计{when}达到 {threshold}', breached: '{subject}当前为 {value}，已超过阈值 {threshold}',

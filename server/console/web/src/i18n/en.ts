@@ -74,7 +74,7 @@ export default {
   },
   plot: {
     label: 'Plot of {series}', threshold: 'Threshold {value}', history: 'Measured', middle: 'Expected', band: 'Forecast, 8 in 10',
-    crossing: 'Crossing expected', told: 'told', over: 'over', gone: 'Its measurements are no longer kept.', no_points: 'No values in this span.', failed: 'The plot could not be loaded.',
+    crossing: 'Crossing expected', raised: 'raised', over: 'over', gone: 'Its measurements are no longer kept.', no_points: 'No values in this span.', failed: 'The plot could not be loaded.',
   },
   outlook: {
     warning: '{subject} reaches {threshold} {when}', breached: '{subject} is at {value}, over the threshold of {threshold}',
@@ -106,7 +106,7 @@ export default {
   incidents: {
     title: 'Incidents', open: 'Open', all: 'All', none_open: 'No incident is open.', none: 'There has been no incident yet.',
     warning: 'Warning', alarm: 'Alarm', pending: 'pending', firing: 'open', resolved: 'resolved',
-    since: 'since {time}', opened: 'First seen', fired: 'Told', resolved_at: 'Over', lasted: 'for {span}', updated: 'Last change',
+    since: 'since {time}', opened: 'First seen', fired: 'Raised', resolved_at: 'Over', lasted: 'for {span}', updated: 'Last change',
     host: 'Host', entity: 'Container', rule: 'Rule', value: 'Last value', threshold: 'Threshold', over_since: 'Over since', last: 'Last time',
     ended: 'Ended because', keyword: 'Keyword rule', hits: 'Hits', lines: 'Matching lines', lines_note: 'Masked on the host; the newest first.',
     events: 'Container events', why: 'Why', deliveries: 'Messages', deliveries_none: 'No message was due.',

@@ -74,7 +74,7 @@ export default {
   },
   plot: {
     label: '{series}的曲线图', threshold: '阈值 {value}', history: '实测', middle: '预期', band: '预测区间（80%）',
-    crossing: '预计越过', told: '已通知', over: '已恢复', gone: '当时的数据已不再保存。', no_points: '该时间范围内没有数据。', failed: '曲线图加载失败。',
+    crossing: '预计越过', raised: '触发', over: '恢复', gone: '当时的数据已不再保存。', no_points: '该时间范围内没有数据。', failed: '曲线图加载失败。',
   },
   outlook: {
     warning: '{subject}预计{when}达到 {threshold}', breached: '{subject}当前为 {value}，已超过阈值 {threshold}',
@@ -106,7 +106,7 @@ export default {
   incidents: {
     title: '事件', open: '未恢复', all: '全部', none_open: '没有未恢复的事件。', none: '还没有发生过事件。',
     warning: '预警', alarm: '告警', pending: '待确认', firing: '未恢复', resolved: '已恢复',
-    since: '始于 {time}', opened: '首次发现', fired: '通知时间', resolved_at: '恢复时间', lasted: '持续 {span}', updated: '最近变化',
+    since: '始于 {time}', opened: '首次发现', fired: '触发时间', resolved_at: '恢复时间', lasted: '持续 {span}', updated: '最近变化',
     host: '主机', entity: '容器', rule: '规则', value: '最新值', threshold: '阈值', over_since: '超限起始', last: '最近一次',
     ended: '恢复原因', keyword: '关键字规则', hits: '命中次数', lines: '命中的日志', lines_note: '已在主机上脱敏，最新的在前。',
     events: '容器事件', why: '判断依据', deliveries: '发送记录', deliveries_none: '没有需要发送的消息。',

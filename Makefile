@@ -97,7 +97,7 @@ WARNBENCH ?= ../shared/warnbench
 PYTHON    ?= python3
 AGAINST   ?= target/warnbench/kcm_lite.csv
 
-families: ## Replay sixteen kinds of series that the benchmark does not have; only a table
+families: ## Replay eighteen kinds of series that the benchmark does not have; only a table
 	@$(CARGO) build --locked --release -q -p forewarn-server --example warnbench --example families
 	@target/release/examples/families target/families
 	@target/release/examples/warnbench target/families --quick --out target/families/out

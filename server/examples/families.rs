@@ -23,7 +23,7 @@ struct Family {
     values: fn(&mut Dice, bool, usize) -> Vec<f64>,
 }
 
-const FAMILIES: [Family; 16] = [
+const FAMILIES: [Family; 18] = [
     disk("disk-imports", 18, 72.0, imports),
     disk("disk-backup", 18, 90.0, backup),
     disk("disk-rate-change", 18, 80.0, rate_change),
@@ -40,6 +40,8 @@ const FAMILIES: [Family; 16] = [
     processor("cpu-monday", 24, 80.0, monday),
     processor("cpu-jobs", 10, 75.0, jobs),
     processor("cpu-crowds", 12, 80.0, crowds),
+    disk("disk-new-fill", 12, 90.0, new_fill),
+    memory("mem-new-leak", 5, 90.0, new_leak),
 ];
 
 type Values = fn(&mut Dice, bool, usize) -> Vec<f64>;
@@ -133,6 +135,28 @@ fn backup(dice: &mut Dice, crosses: bool, days: usize) -> Vec<f64> {
     each(days, |i| {
         let written = if hour(i) < 6.0 { ((hour(i) - 1.0) / 3.0).clamp(0.0, 1.0) } else { 0.0 };
         base + growth * i as f64 / PER_DAY + copy * written + 0.05 * dice.normal()
+    })
+}
+
+/// Level for days; then something fills it evenly, to the end or until it is stopped.
+fn new_fill(dice: &mut Dice, crosses: bool, days: usize) -> Vec<f64> {
+    let (pace, noise) = (dice.between(0.4, 4.0), dice.between(0.02, 0.3));
+    sudden(dice, crosses, days, pace, noise, 0.0)
+}
+
+/// The same of a process, beside its daily course.
+fn new_leak(dice: &mut Dice, crosses: bool, days: usize) -> Vec<f64> {
+    let (pace, noise) = (dice.between(2.0, 12.0), dice.between(0.05, 0.8));
+    sudden(dice, crosses, days, pace, noise, 2.0)
+}
+
+/// `pace` in percent an hour.
+fn sudden(dice: &mut Dice, crosses: bool, days: usize, pace: f64, noise: f64, swing: f64) -> Vec<f64> {
+    let (base, from) = (dice.between(25.0, 50.0), dice.between(0.4, 0.7) * days as f64 * PER_DAY);
+    let most = if crosses { 97.0 - base } else { dice.between(8.0, 25.0) };
+    each(days, |i| {
+        let filled = (pace * (i as f64 - from).max(0.0) / PER_HOUR).min(most);
+        base + filled + swing * (hour(i) / 24.0 * std::f64::consts::TAU).sin() + noise * dice.normal()
     })
 }
 

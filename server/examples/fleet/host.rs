@@ -13,6 +13,8 @@ use forewarn_common::metric::Id;
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
 const DAY_MS: i64 = 24 * HOUR_MS;
+/// Of the leaking container when the demo begins: its warning, alarm and end can be seen within an hour.
+const LEAK_LEFT_MIN: i64 = 60;
 
 /// What goes wrong on a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -248,7 +250,7 @@ impl Host {
                 Some((0.81 + 0.03 * since_ms / HOUR_MS as f64).clamp(0.35, 0.99) + jitter / 10.0)
             }
             (Story::MemoryLeak, 1, "mem_used_ratio") => {
-                let along = (since_ms - 90.0 * MINUTE_MS as f64).rem_euclid(120.0 * MINUTE_MS as f64);
+                let along = (since_ms - LEAK_LEFT_MIN as f64 * MINUTE_MS as f64).rem_euclid(120.0 * MINUTE_MS as f64);
                 Some(0.3 + 0.69 * along / (120.0 * MINUTE_MS as f64) + jitter)
             }
             (Story::CpuClimbs, 0, "cpu_used_ratio") => {
@@ -289,7 +291,7 @@ impl Host {
             }
             Story::MemoryLeak => {
                 let events = (from_ms..to_ms)
-                    .find(|time| (time - self.story_ms - 90 * MINUTE_MS).rem_euclid(120 * MINUTE_MS) == 0)
+                    .find(|time| (time - self.story_ms - LEAK_LEFT_MIN * MINUTE_MS).rem_euclid(120 * MINUTE_MS) == 0)
                     .map(|at_ms| {
                         vec![
                             event(at_ms, EventKind::Oom, 0),

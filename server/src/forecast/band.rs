@@ -25,7 +25,9 @@ pub(crate) fn band(m: &Memory, v: &Verdict, weights: &[f32], at_ms: i64, model: 
     }
     // A trend may climb no higher than what the judgement expects.
     let slope = v.trend.map_or(0.0, |(index, _)| now.trends[index].slope);
-    let share = if order.len() < 3 { 0.0 } else { v.horizons / (v.horizons + model.prior_horizons) };
+    // Past courses, the more the more of them there are; a line that is new here and likely to cross, instead of them.
+    let past = (v.horizons / (v.horizons + model.prior_horizons)).min(1.0 - v.line * v.probability);
+    let share = if order.len() < 3 { 0.0 } else { past };
     let mut moves: Vec<(f32, f32)> = Vec::with_capacity(order.len());
     (1..=points)
         .map(|i| {

@@ -25,6 +25,11 @@ const CLAIM_WIDTH: f32 = 1.1;
 /// Weight left to states of another phase of the day.
 const OTHER_PHASE: f32 = 0.35;
 
+/// So many horizons of a past that resembles the present weigh as much as the present trend's line, when it comes to
+/// times: a little of it tells how a rise runs, and a rise that is new here has none.
+const ALIKE_HORIZONS: f64 = 0.25;
+/// A line that is believed this far stands alone: no past rise is asked how it ran.
+const LINE_ALONE: f64 = 0.8;
 /// The time to the crossing is never called surer than this: one in ten before the first share of
 /// it, one in ten after the second.
 const EARLY_RATIO: f64 = 0.5;
@@ -48,14 +53,14 @@ pub(crate) struct Verdict {
     pub(crate) ahead_range: (f64, f64),
     /// Independent horizons of comparable past.
     pub(crate) horizons: f64,
+    /// How far the line of the present trend is believed, before what the past did next.
+    pub(crate) line: f64,
     /// Probability by the past alone.
     pub(crate) record: f64,
     /// Probability by the present trend alone, and which window.
     pub(crate) trend: Option<(usize, f64)>,
     /// Strongest expert, its weight, what it expects.
     pub(crate) best: Option<(usize, f64, f64)>,
-    /// Highest level expected within the horizon.
-    pub(crate) expected: f64,
     /// Probability by the heavy expert.
     pub(crate) slow: Option<f64>,
 }
@@ -83,11 +88,12 @@ pub(crate) fn judge(
     let k = m.len().saturating_sub(1);
     let gap = threshold - now.level;
     let halflife = model.halflife_ms as f64 / model.step_ms as f64;
-    let mut verdict = Verdict { expected: now.level, ..Verdict::default() };
+    let mut verdict = Verdict::default();
 
     // The best supported trend stands in while there is little past, corrected by its own record.
     let mut trend = 0.0;
     let mut trend_level = now.level;
+    let mut trend_faith = 0.0;
     let mut best_support = f64::NEG_INFINITY;
     let shortest = (m.horizon / 8).max(6);
     for (index, (t, record)) in now.trends.iter().zip(&m.records).enumerate() {
@@ -117,13 +123,16 @@ pub(crate) fn judge(
             best_support = support;
             trend = p;
             trend_level = t.up;
+            trend_faith = faith;
             verdict.trend = Some((index, p));
         }
     }
 
     let past = m.at.len();
     let mut probability = trend;
-    let mut expected = trend_level.max(now.level);
+    let expected = trend_level.max(now.level);
+    let mut gain = expected - now.level;
+    verdict.line = 1.0;
     if past >= 3 {
         let n0 = model.prior_horizons;
         let whole_share = model.whole_past_ratio;
@@ -140,7 +149,8 @@ pub(crate) fn judge(
             h_sum += share * mix.horizons;
         }
         probability = p_sum;
-        expected = e_sum;
+        verdict.line = trend_faith * ALIKE_HORIZONS / (alike.horizons + ALIKE_HORIZONS);
+        gain = verdict.line * expected + (1.0 - verdict.line) * e_sum - now.level;
         verdict.horizons = h_sum;
         verdict.record = whole_share * plain.over + (1.0 - whole_share) * alike.over;
         verdict.best = Some(alike.best);
@@ -161,10 +171,11 @@ pub(crate) fn judge(
         probability = probability.max(0.5);
     }
     verdict.probability = probability.clamp(0.0, 1.0);
-    verdict.expected = expected;
-    let gain = expected - now.level;
     verdict.ahead = if gain > 1e-9 * now.noise { h * gap.max(0.0) / gain } else { 1.25 * h };
-    if verdict.probability >= model.off_probability && past >= 3 && gain > 1e-9 * now.noise && verdict.horizons > 0.3 {
+    // A line that does not get there within the horizon tells no time: any is possible.
+    verdict.ahead_range = (if verdict.ahead <= h { verdict.ahead } else { 0.0 }, verdict.ahead);
+    if verdict.probability >= model.off_probability && past >= 3 && gain > 1e-9 * now.noise && verdict.line < LINE_ALONE
+    {
         shape(m, gap, gain, &scratch.alike, &mut verdict);
     }
     verdict.ahead = verdict.ahead.clamp(1.0, 1.25 * h);
@@ -319,7 +330,7 @@ fn shape(m: &Memory, gap: f64, gain: f64, weights: &[f32], verdict: &mut Verdict
         let after = found.or(times.last()).map_or(1, |t| t.0);
         after.saturating_sub(HELD_BUCKETS - 1).max(1) as f64
     };
-    let a = verdict.horizons / (verdict.horizons + 1.0);
+    let a = 1.0 - verdict.line;
     let line = verdict.ahead;
     let blend = |seen: f64, straight: f64| a * seen + (1.0 - a) * straight;
     verdict.ahead = blend(quantile(0.5), line);

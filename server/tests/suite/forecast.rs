@@ -92,6 +92,33 @@ fn steady_fill_is_foreseen_hours_ahead() {
 }
 
 #[test]
+fn a_fill_that_is_new_to_a_calm_disk_is_timed_by_its_own_pace() {
+    for (seed, pace) in [(1, 0.6), (2, 1.5), (3, 3.0)] {
+        let mut dice = stories::Dice::new(seed);
+        let flat = 5 * DAY;
+        let level = |i: usize| 35.0 + pace / 12.0 * i.saturating_sub(flat) as f64;
+        let values: Vec<f64> =
+            (0..).map(level).take_while(|level| *level < 90.0).map(|level| level + 0.1 * dice.normal()).collect();
+        let said = replay(&values, 90.0, 24 * HOUR_MS, &model());
+        let first = said.iter().position(|f| f.warned).unwrap();
+        // What has just begun may end as soon: a quarter of the way is given to it.
+        let from = first.max(flat + (values.len() - flat) / 4);
+        // In the last hour the noise is more than what is left.
+        for (left, forecast) in (12..values.len() - from).rev().zip(&said[from..]) {
+            let Answer::Warning { earliest_ms, likely_ms, latest_ms, .. } = forecast.state else {
+                panic!("{pace} an hour, {left} buckets before: {:?}", forecast.state)
+            };
+            let ahead = |at_ms: i64| (at_ms - forecast.at_ms) as f64 / STEP_MS as f64;
+            let (early, likely, late) = (ahead(earliest_ms), ahead(likely_ms), ahead(latest_ms));
+            let left = left as f64;
+            assert!((likely - left).abs() <= 0.3 * left + 6.0, "{pace} an hour: {likely} buckets, {left} are left");
+            assert!(early <= left && left <= late, "{pace} an hour: {early} to {late} buckets, {left} are left");
+            assert!(early >= 0.3 * left, "{pace} an hour: {early} is no time, {left} are left");
+        }
+    }
+}
+
+#[test]
 fn breach_does_not_clear_a_warning() {
     let values = stories::steady_fill(1, 10);
     let said = replay(&values, 90.0, 24 * HOUR_MS, &model());

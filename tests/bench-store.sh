@@ -1,7 +1,7 @@
 #!/bin/bash
 # What storing costs, on this machine: `make bench-store`. A server of its own on SQLite and then on MariaDB, a
 # simulated fleet over TLS, one kept-alive connection a host. Prints processor time (trust it; wall time only on an
-# idle machine), memory, bytes a sample, reads. The bars are in docs/database.md.
+# idle machine), memory, bytes a sample, reads. The bars are in docs/sizing.md.
 # Variables one may set: FOREWARN_BIN (target/release), HOSTS (1000), ENGINES ("sqlite mysql"), PARTS ("floor intake
 # burst merging read linear", and "long", "peers"), BURST_MINUTES (of data of each host, 200), LONG_RATE (blocks a second, 2475 =
 # 1.5 M samples) for LONG_S (600) seconds, READ_HOSTS (20) and READ_DAYS (15) at a sample every ten seconds, LINEAR
@@ -78,7 +78,7 @@ start_server() {
 
 # run_server ENGINE COMPACT_EVERY_MS: on the database that is there
 run_server() {
-    # Forecasts are another cost than storing: none within the run.
+    # Forecasts are another cost than storing: a new host has its first at once, none has a second within the run.
     cat >"$folder/server.toml" <<TOML
 data_dir = "$folder/data"
 [database]

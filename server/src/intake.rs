@@ -1,5 +1,5 @@
 //! What arrives: a block is checked, its urgent section opened, and it is committed together with the blocks of
-//! other agents. It is acknowledged only after it is durable. The samples stay closed.
+//! other agents. It is acknowledged only after it is durable. Of the samples only the names of their groups are read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -163,8 +163,9 @@ impl Intake {
             unknown_entities: outcome.unknown_entities,
             config_version: 0,
         };
-        // A block that waited in a spool tells of the past: its values are history, not news.
-        let fresh = !skewed && now_ms - urgent.at_ms < limit::CLOCK_SKEW_MS_MAX;
+        // A block that waited in a spool tells of the past, or was made by a clock that has been put right since: its
+        // values are no news.
+        let fresh = !skewed && (now_ms - urgent.at_ms).abs() < limit::CLOCK_SKEW_MS_MAX;
         Ok(Taken { reply, urgent, freshness: Freshness { values: fresh, repeated: !outcome.stored } })
     }
 }

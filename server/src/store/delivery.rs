@@ -7,7 +7,7 @@ use diesel::prelude::*;
 use super::connection::{Conn, Tx};
 use super::incident::IncidentRow;
 use super::schema::{channel, delivery, incident};
-use super::{Store, StoreError, from_word, word};
+use super::{Store, StoreError, from_word, sound, word};
 use crate::model::channel::{Delivery, DeliveryState};
 use crate::model::incident::{Incident, Transition};
 
@@ -131,7 +131,7 @@ impl Store {
             Ok(claimed)
         };
         let rows = self.inner.pool.write(claim).await?;
-        rows.into_iter().map(|(delivery, incident)| Ok((delivery.model()?, incident.model()?))).collect()
+        Ok(sound(rows.into_iter().map(|(delivery, incident)| Ok((delivery.model()?, incident.model()?)))))
     }
 
     /// Writes what became of a claimed delivery (its state, answer, attempts, due and done times) and ends the lease.

@@ -6,7 +6,7 @@ use forewarn_common::id::HostId;
 
 use super::connection::{Conn, Tx, TxError};
 use super::schema::{entity, host, host_state, token};
-use super::{Store, StoreError, host_id, sha256};
+use super::{Store, StoreError, host_id, sha256, sound};
 use crate::model::host::{Host, KnownEntity, Token};
 
 type HostRow = (Vec<u8>, String, String, i64, String);
@@ -150,10 +150,10 @@ impl Store {
             .collect()
     }
 
-    /// The entities of one host, or of all.
+    /// The entities of one host, or of all, without what is damaged.
     ///
     /// # Errors
-    /// The database does not answer, or a row is damaged.
+    /// The database does not answer.
     pub async fn entities(&self, of: Option<HostId>) -> Result<Vec<KnownEntity>, StoreError> {
         let load = move |connection: &mut Conn| -> Tx<Vec<EntityRow>> {
             let mut query = entity::table.into_boxed();
@@ -163,13 +163,12 @@ impl Store {
             Ok(query.load(connection)?)
         };
         let rows = self.inner.pool.read(load).await?;
-        rows.into_iter()
-            .map(|(host, id, first_ms, updated_ms, record)| {
-                let host = host_id(&host)?;
-                let entity = Entity::decode(&record)
-                    .map_err(|error| StoreError::Corrupt(format!("entity {id:016x} of host {host}: {error}")))?;
-                Ok(KnownEntity { host, entity, first_ms, updated_ms })
-            })
-            .collect()
+        let known = |(host, id, first_ms, updated_ms, record): EntityRow| {
+            let host = host_id(&host)?;
+            let entity = Entity::decode(&record)
+                .map_err(|error| StoreError::Corrupt(format!("entity {id:016x} of host {host}: {error}")))?;
+            Ok(KnownEntity { host, entity, first_ms, updated_ms })
+        };
+        Ok(sound(rows.into_iter().map(known)))
     }
 }

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::connection::{Conn, Tx, TxError};
 use super::delivery::new_row;
 use super::schema::{delivery, incident};
-use super::{Store, StoreError, from_json, from_word, host_id, severity, signed, to_json, unsigned, word};
+use super::{Store, StoreError, from_json, from_word, host_id, severity, signed, sound, to_json, unsigned, word};
 use crate::model::channel::Delivery;
 use crate::model::incident::{Incident, IncidentKind, IncidentState, Subject};
 
@@ -216,7 +216,7 @@ impl Store {
             }
             Ok(query.load(connection)?)
         };
-        self.inner.pool.read(load).await?.into_iter().map(IncidentRow::model).collect()
+        Ok(sound(self.inner.pool.read(load).await?.into_iter().map(IncidentRow::model)))
     }
 
     /// One incident.
@@ -272,7 +272,7 @@ impl Store {
         let more = rows.len() as i64 > limit;
         rows.truncate(usize::try_from(limit).unwrap_or(0));
         let next = rows.last().filter(|_| more).map(|row| format!("{}-{}", row.opened_ms, row.id));
-        let page = rows.into_iter().map(IncidentRow::model).collect::<Result<_, _>>()?;
+        let page = sound(rows.into_iter().map(IncidentRow::model));
         Ok((page, next))
     }
 

@@ -214,6 +214,17 @@ fn from_json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T
     serde_json::from_str(text).map_err(|error| StoreError::Corrupt(format!("{what}: {error}")))
 }
 
+/// The rows that are understood: a damaged one is told, and does not stop what works with the others.
+fn sound<T>(rows: impl Iterator<Item = Result<T, StoreError>>) -> Vec<T> {
+    let told = |row: Result<T, StoreError>| {
+        row.inspect_err(
+            |error| tracing::error!(%error, "Passed over a damaged row; `forewarn-server verify` tells what else is"),
+        )
+        .ok()
+    };
+    rows.filter_map(told).collect()
+}
+
 fn severity(code: i16) -> Result<forewarn_common::keyword::Severity, StoreError> {
     u8::try_from(code)
         .ok()

@@ -8,14 +8,14 @@ use std::sync::{Arc, PoisonError};
 
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Binary, Bool, SmallInt};
-use forewarn_common::block::{Block, Dictionary, EncodeError, Header, Layout, Urgent};
+use forewarn_common::block::{Block, Dictionary, EncodeError, Entity, Header, Layout, Urgent};
 use forewarn_common::id::{EntityId, HostId, LayoutId};
 use forewarn_common::limit;
 
 use super::connection::{Conn, Tx, TxError};
 use super::many::{self, Text, values};
 use super::receipt::Ranges;
-use super::schema::{block, entity, layout, receipt, series_group};
+use super::schema::{block, entity, receipt, series_group};
 use super::{Store, StoreError, last, log, read, signed};
 
 /// Longest span of a block: every sample lies within it of the block's start, which bounds how far back a read looks.
@@ -229,6 +229,20 @@ const STATES: Text = Text {
                   excluded.seen_ms), skew_ms = excluded.skew_ms",
 };
 
+/// A layout; one that is there and was not understood is damaged.
+const LAYOUTS: Text = Text {
+    head: "INSERT INTO layout (id, bytes) VALUES ",
+    tail_mysql: " ON DUPLICATE KEY UPDATE bytes = VALUES(bytes)",
+    tail_sqlite: " ON CONFLICT (id) DO UPDATE SET bytes = excluded.bytes",
+};
+
+struct NewLayout<'a> {
+    id: i64,
+    bytes: &'a [u8],
+}
+
+values!(NewLayout { id: BigInt, bytes: Binary });
+
 /// An entity's record; the newest takes the place of what was known.
 const ENTITIES: Text = Text {
     head: "INSERT INTO entity (host, id, first_ms, updated_ms, record) VALUES ",
@@ -364,10 +378,14 @@ fn take_receipts<'a>(
         }
         let rows: Vec<(Vec<u8>, i64, i64, Vec<u8>)> = these.load(connection)?;
         for (host, epoch, version, ranges) in rows {
-            let ranges = Ranges::decode(&ranges).map_err(|error| {
-                StoreError::Corrupt(format!("receipt of host {} epoch {epoch:016x}: {error}", hex::encode(&host)))
-            })?;
-            receipts.insert((super::host_id(&host)?, epoch), (version, ranges, false));
+            let host = super::host_id(&host)?;
+            // An agent sends again what was not answered: one block or two may be stored twice, where refusing all that
+            // follow would lose them.
+            let ranges = Ranges::decode(&ranges).unwrap_or_else(|error| {
+                tracing::error!(%host, %error, "The receipt of epoch {epoch:016x} is damaged; begun anew");
+                Ranges::default()
+            });
+            receipts.insert((host, epoch), (version, ranges, false));
         }
     }
     let (mut fresh, mut outcomes) = (Vec::new(), Vec::new());
@@ -518,7 +536,9 @@ fn load_known(
         .select((entity::host, entity::id, entity::record))
         .load(connection)?;
     for (host, id, record) in rows {
-        if let Some(known) = known.get_mut(&super::host_id(&host)?) {
+        // One that is damaged is as good as none: the agent is asked for it.
+        let is_sound = Entity::decode(&record).is_ok();
+        if let Some(known) = known.get_mut(&super::host_id(&host)?).filter(|_| is_sound) {
             Arc::make_mut(known).entities.insert(EntityId(super::unsigned(id)), hash_of(&record));
         }
     }
@@ -557,9 +577,8 @@ fn save_layouts(connection: &mut Conn, store: &Store, arrivals: &[Arriving]) -> 
     let mut learned = read::load_layouts(connection, wanted.iter().copied())?;
     let there: HashSet<LayoutId> = learned.iter().map(|(id, _)| *id).collect();
     for (id, new) in said.into_iter().filter(|(id, _)| !there.contains(id)) {
-        diesel::insert_into(layout::table)
-            .values((layout::id.eq(signed(id.0)), layout::bytes.eq(new.encode())))
-            .execute(connection)?;
+        let row = NewLayout { id: signed(id.0), bytes: &new.encode() };
+        many::write(connection, &LAYOUTS, &[row])?;
         learned.push((id, Arc::new(new.clone())));
     }
     Ok(learned)

@@ -111,7 +111,7 @@ pub struct Latest {
     pub values: Vec<LastValue>,
 }
 
-/// The layouts of `ids` that the database has.
+/// The layouts of `ids` that the database has; one that is damaged is as good as none: agents are asked for it.
 pub(super) fn load_layouts(
     connection: &mut Conn,
     ids: impl IntoIterator<Item = LayoutId>,
@@ -122,9 +122,10 @@ pub(super) fn load_layouts(
         let rows: Vec<(i64, Vec<u8>)> = layout::table.filter(layout::id.eq_any(ids)).load(connection)?;
         for (id, bytes) in rows {
             let id = LayoutId(unsigned(id));
-            let layout =
-                Layout::decode(&bytes).map_err(|error| StoreError::Corrupt(format!("layout {id}: {error}")))?;
-            layouts.push((id, Arc::new(layout)));
+            match Layout::decode(&bytes) {
+                Ok(layout) if layout.id() == id => layouts.push((id, Arc::new(layout))),
+                _ => tracing::warn!(%id, "Passed over a damaged layout; the next block that has it brings it again"),
+            }
         }
     }
     Ok(layouts)

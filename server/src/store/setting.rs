@@ -5,7 +5,7 @@ use forewarn_common::keyword::Severity;
 
 use super::connection::{Conn, Tx};
 use super::schema::{audit, channel, person, rule, session, site_value};
-use super::{Store, StoreError, from_json, from_word, severity, sha256, signed, to_json, word};
+use super::{Store, StoreError, from_json, from_word, severity, sha256, signed, sound, to_json, word};
 use crate::model::channel::{ChannelKind, Language};
 use crate::model::rule::Rule;
 use crate::model::user::{Session, User};
@@ -112,19 +112,11 @@ impl Store {
             Ok(channel::table.order((channel::name, channel::id)).load(connection)?)
         };
         let rows = self.inner.pool.read(load).await?;
-        rows.into_iter()
-            .map(|(id, name, kind, language, severity_min, send, sealed)| {
-                Ok(SealedChannel {
-                    id,
-                    name,
-                    kind: from_word(&kind)?,
-                    language: from_word(&language)?,
-                    severity_min: severity(severity_min)?,
-                    send,
-                    sealed,
-                })
-            })
-            .collect()
+        let channel = |(id, name, kind, language, severity_min, send, sealed): ChannelRow| {
+            let (kind, language) = (from_word(&kind)?, from_word(&language)?);
+            Ok(SealedChannel { id, name, kind, language, severity_min: severity(severity_min)?, send, sealed })
+        };
+        Ok(sound(rows.into_iter().map(channel)))
     }
 
     /// Adds a channel or replaces the one with its id.
@@ -173,7 +165,7 @@ impl Store {
         let load =
             |connection: &mut Conn| -> Tx<Vec<(String, String)>> { Ok(rule::table.order(rule::id).load(connection)?) };
         let rows = self.inner.pool.read(load).await?;
-        rows.into_iter().map(|(id, body)| from_json(&format!("rule {id}"), &body)).collect()
+        Ok(sound(rows.into_iter().map(|(id, body)| from_json(&format!("rule {id}"), &body))))
     }
 
     /// Adds a rule or replaces the one with its id.

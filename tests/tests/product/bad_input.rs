@@ -218,12 +218,15 @@ fn clock_a_day_off_is_shown_stored_corrected_and_not_judged() {
     assert_eq!(store.query("SELECT skewed FROM block").unwrap(), ["1"]);
     let start_ms = store.number("SELECT start_ms FROM block").unwrap();
     assert!((start_ms - (sent_ms - 10_000)).abs() < 10_000, "stored {} ms off", start_ms - sent_ms);
+    // Made by a clock that was half a day ahead, sent when it had been put right.
+    let put_right = agent.block(1, sent_ms - 10_000 + DAY_MS / 2, 0.97);
+    assert_eq!(agent.push(HandAgent::encode(&put_right)).unwrap().status, 200);
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(incidents(&session).unwrap(), Vec::<serde_json::Value>::new());
 
     // The same values under a right clock are judged at once.
     for turn in 0..2 {
-        let right = agent.block(1 + turn, now_ms() - 10_000, 0.97);
+        let right = agent.block(2 + turn, now_ms() - 10_000, 0.97);
         assert_eq!(agent.push(HandAgent::encode(&right)).unwrap().status, 200);
     }
     let fired = |all: &serde_json::Value| (all["incidents"][0]["state"] == "firing").then_some(());

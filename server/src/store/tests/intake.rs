@@ -1,5 +1,6 @@
 //! What was acknowledged is stored exactly once, and read back as it was.
 
+use diesel::connection::SimpleConnection;
 use forewarn_common::block::{EngineEvent, EventKind, KeywordHit, LogSample};
 use forewarn_common::keyword::Severity;
 use proptest::prelude::*;
@@ -14,6 +15,7 @@ on_both_engines!(
     any_order_and_any_grouping_stores_each_block_once,
     what_a_restarted_server_receives_again_is_not_stored_again,
     a_storm_of_blocks_goes_in_by_batches,
+    damaged_layouts_entities_and_receipts_stop_nobody_and_come_again,
     unknown_layouts_and_entities_are_asked_for_until_they_come,
     a_changed_entity_replaces_its_record,
     the_last_values_are_those_of_the_newest_block,
@@ -92,6 +94,35 @@ async fn a_storm_of_blocks_goes_in_by_batches(place: Place) {
     for agent in agents {
         let all: Vec<Arriving> = (0..300).map(|seq| agent.arriving(seq, 3)).collect();
         assert_same(&everything(&store, agent.host).await, &expected(&times_of(&all)));
+    }
+}
+
+async fn damaged_layouts_entities_and_receipts_stop_nobody_and_come_again(place: Place) {
+    let (agent, other) = (Agent::new(1), Agent::new(2));
+    let store = place.open().await;
+    store.push(vec![agent.arriving(0, 3), other.arriving(0, 3)]).await.unwrap();
+    let spoil = "UPDATE layout SET bytes = X'FF00FF'; UPDATE entity SET record = X'FF00FF';
+                 UPDATE receipt SET ranges = X'FF00FF'";
+    for statement in spoil.split(';') {
+        store.inner.pool.bare(move |c| Ok(c.batch_execute(statement)?)).await.unwrap();
+    }
+    // One that has no memory of how it was.
+    let restarted = place.open().await;
+    assert!(restarted.entities(None).await.unwrap().is_empty());
+    assert!(everything(&restarted, agent.host).await.is_empty(), "what no layout names cannot be read yet");
+    let silent = agent.made(1, T0 + 30_000, 3, &layout(), Dictionary::default());
+    let asked = restarted.push(vec![silent]).await.unwrap().pop().unwrap();
+    assert!(asked.stored);
+    assert_eq!((asked.unknown_layouts, asked.unknown_entities), (vec![layout().id()], vec![agent.entity()]));
+    let report = restarted.compact(T0 + 3 * HOUR_MS, std::time::Duration::from_secs(60)).await.unwrap();
+    assert!(report.finished, "merging goes on with the others");
+
+    let outcomes = restarted.push(vec![agent.arriving(2, 3), other.arriving(1, 3)]).await.unwrap();
+    assert!(outcomes.iter().all(|o| o.stored && o.unknown_layouts.is_empty() && o.unknown_entities.is_empty()));
+    let all: Vec<Arriving> = (0..3).map(|seq| agent.arriving(seq, 3)).collect();
+    for store in [restarted, place.open().await] {
+        assert_same(&everything(&store, agent.host).await, &expected(&times_of(&all)));
+        assert_eq!(store.entities(None).await.unwrap().len(), 2);
     }
 }
 

@@ -127,11 +127,23 @@ systemd-server)
 systemd-agent)
     [ $# = 3 ] || { usage >&2; exit 2; }
     token=$(absolute "$3")
+    # It is not root; the group of the engine's socket lets it ask the engine, without it files alone tell.
+    id forewarn-agent >/dev/null 2>&1 ||
+        useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin forewarn-agent
+    mkdir -p /etc/systemd/system/forewarn-agent.service.d
+    socket=$(docker_socket)
+    engine=/etc/systemd/system/forewarn-agent.service.d/engine.conf
+    if [ -S "$socket" ]; then
+        printf '[Service]\nSupplementaryGroups=%s\n' "$(stat -c %g "$socket")" >"$engine"
+    else
+        rm -f "$engine"
+    fi
     unit agent
     place 0600 "$token" /etc/forewarn/agent-token
     # The one setting that has no default.
     sed -i "s|^urls = \[\]|urls = [\"$2\"]|" /etc/forewarn/agent.toml
-    systemctl enable --now forewarn-agent
+    systemctl enable forewarn-agent
+    systemctl restart forewarn-agent
     ;;
 remove)
     docker rm -f forewarn-agent forewarn-server

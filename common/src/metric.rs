@@ -173,9 +173,9 @@ catalogue! {
     AgentCpu = 100, "agent_cpu_ms", Increment, Milliseconds, 1, false, "CPU time of the agent itself.";
     AgentRss = 101, "agent_rss_bytes", Gauge, Bytes, -4, false, "Resident memory of the agent itself.";
     SpoolBytes = 102, "agent_spool_bytes", Gauge, Bytes, -2, false, "Unsent blocks on disk.";
-    SpoolDropped = 103, "agent_dropped_blocks", Increment, Count, 0, false, "Blocks dropped because the spool was full.";
+    SpoolDropped = 103, "agent_dropped_blocks", Increment, Count, 0, false, "Blocks that were dropped: the spool was full, they were damaged, or the server refused them.";
     LateTicks = 104, "agent_late_ticks", Increment, Count, 0, false, "Samples that were skipped because the host was too busy.";
-    UnwatchedLogs = 105, "agent_unwatched_logs", Gauge, Count, 0, false, "Log files that the kernel does not tell about and that are looked at once a second.";
+    UnwatchedLogs = 105, "agent_unwatched_logs", Gauge, Count, 0, false, "Log files that the kernel does not tell about and that are looked at every `poll_interval_ms`.";
 
     ScrapeFailed = 110, "scrape_failed", Gauge, Count, 0, true, "1 when an endpoint's page could not be read, 0 when it was.";
     ScrapeSeries = 111, "scrape_series", Gauge, Count, 0, false, "Series of an endpoint that are kept.";

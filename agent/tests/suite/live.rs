@@ -434,6 +434,18 @@ fn in_its_own_container_it_reports_the_host_and_cannot_write_to_it() {
         names
     };
     assert_eq!(host_only(&there), host_only(&here), "the same series, inside and outside");
+    // As its systemd unit runs it: an account of its own, the same one capability.
+    let bare = tempfile::tempdir().unwrap();
+    run(Command::new("chmod").arg("755").arg(bare.path()));
+    let agent = bare.path().join("forewarn-agent");
+    std::fs::copy(AGENT, &agent).unwrap();
+    let mut unprivileged = Command::new("setpriv");
+    unprivileged.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]);
+    for set in ["inh-caps", "ambient-caps", "bounding-set"] {
+        unprivileged.arg(format!("--{set}=-all,+dac_read_search"));
+    }
+    let own = values(&run(unprivileged.arg(&agent).args(["once", "--json"])));
+    assert_eq!(host_only(&own), host_only(&here), "the same series, as root and as nobody");
 
     let point = disk.point().display().to_string();
     let df = run(Command::new("df").args(["-B1", "--output=size,used,avail", &point]));

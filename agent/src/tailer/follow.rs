@@ -3,8 +3,10 @@
 //! A position is inode, offset and a fingerprint of the file's first bytes, so that a file is known again under
 //! another name, and a truncated one is not taken for itself.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -19,8 +21,12 @@ use super::frame::{Format, Joiner, Line, Record, SPLIT_BYTES};
 const FINGERPRINT_BYTES_MAX: usize = 256;
 /// Bytes read at once; a record longer than this is cut.
 pub(super) const CHUNK_BYTES: usize = 256 << 10;
-/// Rotated files that are looked at: `.1` to this.
+/// Rotated files that are looked at: `.1` to this, or so many with a date.
 const ROTATED_MAX: u32 = 20;
+/// Files of the log's folder among which those with a date are looked for.
+const SIBLINGS_MAX: usize = 4096;
+/// Digits of a date at least: what has fewer is another log.
+const DATE_DIGITS_MIN: usize = 8;
 /// Files read one after the other in one poll when a log rotates faster than it is polled.
 const FILES_A_POLL_MAX: u32 = ROTATED_MAX + 2;
 
@@ -248,13 +254,17 @@ impl Follower {
         older.and_then(|file| Open::new(file, 0).ok()).map(|open| open.at)
     }
 
-    /// The rotated files, newest first: `.1`, `.2`, …
+    /// The rotated files, newest first: `.1`, `.2`, …, or where there are none those with a date.
     fn rotated(&self) -> impl Iterator<Item = File> + '_ {
-        (1..=ROTATED_MAX).map_while(|number| {
+        let named = |number| {
             let mut name = self.path.as_os_str().to_owned();
             name.push(format!(".{number}"));
-            open_log(&PathBuf::from(name), self.beneath.as_deref()).ok()
-        })
+            PathBuf::from(name)
+        };
+        let open = |path: PathBuf| open_log(&path, self.beneath.as_deref()).ok();
+        let mut numbered = (1..=ROTATED_MAX).map(named).map_while(open).peekable();
+        let dated = if numbered.peek().is_none() { dated(&self.path) } else { Vec::new() };
+        numbered.chain(dated.into_iter().map_while(open))
     }
 
     /// The file that follows the held one, if the path no longer shows that.
@@ -469,6 +479,24 @@ fn take_record(
     {
         sink.see(&Seen { line: &line, file: &open.file, rest: rest.unwrap_or_default() });
     }
+}
+
+/// The files beside a log that have its name and a date behind it, newest first: `app.log-20261122` (logrotate's
+/// `dateext`), `0.log.20261122-101500` (kubelet). What is compressed cannot be read on and has letters there.
+fn dated(path: &Path) -> Vec<PathBuf> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Vec::new() };
+    let Ok(siblings) = std::fs::read_dir(folder) else { return Vec::new() };
+    let is_date = |rest: &[u8]| {
+        rest.iter().all(|byte| byte.is_ascii_digit() || b"-._T:".contains(byte))
+            && rest.iter().filter(|byte| byte.is_ascii_digit()).count() >= DATE_DIGITS_MIN
+            && matches!(rest.first(), Some(b'-' | b'.'))
+    };
+    let of_log = |sibling: &OsString| sibling.as_bytes().strip_prefix(name.as_bytes()).is_some_and(is_date);
+    let names = siblings.take(SIBLINGS_MAX).filter_map(|sibling| Some(sibling.ok()?.file_name()));
+    let mut names: Vec<OsString> = names.filter(of_log).collect();
+    names.sort_unstable_by(|a, b| b.cmp(a));
+    names.truncate(ROTATED_MAX as usize);
+    names.into_iter().map(|name| folder.join(name)).collect()
 }
 
 /// Opens a log. A name may have become a link, a pipe or a device since it was chosen: none of them is read, nor is

@@ -413,6 +413,35 @@ fn a_log_that_rotates_twice_between_two_looks_loses_nothing() {
 }
 
 #[test]
+fn logs_that_rotate_to_names_with_dates_are_counted_once_through_a_restart() {
+    for (older, newer) in [
+        ("log-20261121", "log-20261122"),
+        ("log.20261122-235900", "log.20261123-000100"),
+        ("log-2026-11-21", "log-2026-11-22"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        // Of another log, and what cannot be read any more.
+        append(&dir.path().join("log-viewer-20261123"), b"other\n");
+        append(&dir.path().join("log-20261120.gz"), b"packed\n");
+        append(&dir.path().join("log.5"), b"numbered, without those before it\n");
+        let mut first = tailer(&[], &path, Format::Plain);
+        append(&path, b"1\n2\n");
+        first.poll(0);
+        assert_eq!(counts(&mut first).lines, 2);
+        append(&path, b"3\n");
+        let mut second = restarted(&first, &path);
+        fs::rename(&path, dir.path().join(older)).unwrap();
+        append(&path, b"4\n5\n");
+        fs::rename(&path, dir.path().join(newer)).unwrap();
+        append(&path, b"6\n");
+        second.poll(0);
+        let seen = counts(&mut second);
+        assert_eq!((seen.lines, seen.lost_bytes), (4, 0), "{older}");
+    }
+}
+
+#[test]
 fn a_log_that_was_quiet_for_long_is_seen_to_rotate() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");

@@ -25,6 +25,8 @@ pub(super) const CHUNK_BYTES: usize = 256 << 10;
 const ROTATED_MAX: u32 = 20;
 /// Files of the log's folder among which those with a date are looked for.
 const SIBLINGS_MAX: usize = 4096;
+/// A new log is seen within this; the rotated ones that were not written to since are those of an earlier one.
+const NEW_WITHIN_MS: i64 = 600_000;
 /// Digits of a date at least: what has fewer is another log.
 const DATE_DIGITS_MIN: usize = 8;
 /// Files read one after the other in one poll when a log rotates faster than it is polled.
@@ -184,7 +186,7 @@ impl Follower {
         sink: &mut dyn Sink,
     ) -> Progress {
         let mut progress = Progress::default();
-        if self.open.is_none() && !self.open_first(&mut progress) {
+        if self.open.is_none() && !self.open_first(now_ms, &mut progress) {
             return progress;
         }
         for _ in 0..FILES_A_POLL_MAX {
@@ -216,11 +218,18 @@ impl Follower {
     }
 
     /// Opens the file for the first time. `false` while there is none.
-    fn open_first(&mut self, progress: &mut Progress) -> bool {
+    fn open_first(&mut self, now_ms: i64, progress: &mut Progress) -> bool {
         let Ok(file) = open_log(&self.path, self.beneath.as_deref()) else { return false };
         let open = match self.begin {
-            // A new log may have rotated before the first look: its oldest file comes first.
-            Begin::Start => Open::new(self.rotated().last().unwrap_or(file), 0),
+            // A new log may have rotated before the first look: its oldest file comes first. Those of an earlier life
+            // were written to before that.
+            Begin::Start => {
+                let is_of_now = |file: &File| {
+                    let written = file.metadata().map(|meta| meta.mtime().saturating_mul(1000));
+                    written.is_ok_and(|written_ms| written_ms > now_ms.saturating_sub(NEW_WITHIN_MS))
+                };
+                Open::new(self.rotated().take_while(is_of_now).last().unwrap_or(file), 0)
+            }
             Begin::End => file.metadata().and_then(|meta| Open::new(file, meta.len())),
             Begin::At(position) => self.resume(file, position, progress),
         };

@@ -442,6 +442,24 @@ fn logs_that_rotate_to_names_with_dates_are_counted_once_through_a_restart() {
 }
 
 #[test]
+fn a_new_log_brings_its_rotated_files_and_not_those_of_an_earlier_life() {
+    for (yesterday, now) in [("log.2", "log.1"), ("log-20261121", "log-20261122")] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let now_ms = 1_795_000_000_000;
+        for (name, age_s) in [(yesterday, 86_400), (now, 60)] {
+            append(&dir.path().join(name), format!("{name}\n").as_bytes());
+            let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(now_ms / 1000 - age_s);
+            fs::File::options().append(true).open(dir.path().join(name)).unwrap().set_modified(at).unwrap();
+        }
+        append(&path, b"now\n");
+        let mut tailer = tailer(&[], &path, Format::Plain);
+        tailer.poll(now_ms as i64);
+        assert_eq!(counts(&mut tailer).lines, 2, "{yesterday}");
+    }
+}
+
+#[test]
 fn a_log_that_was_quiet_for_long_is_seen_to_rotate() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");

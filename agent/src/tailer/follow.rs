@@ -130,7 +130,6 @@ pub(super) struct Follower {
     /// The file before the held one, or what was the newest rotated one when the first was opened: it and what is
     /// older is not read.
     previous: Option<Position>,
-    marked: Option<Position>,
     /// When the held file was changed last (a rename counts), if its path was looked at long enough after that:
     /// while this stays, the path still shows the held file.
     settled_at: Option<(i64, i64)>,
@@ -138,31 +137,16 @@ pub(super) struct Follower {
 
 impl Follower {
     pub(super) fn new(path: PathBuf, beneath: Option<PathBuf>, format: Format, begin: Begin) -> Self {
-        let marked = if let Begin::At(position) = begin { Some(position) } else { None };
-        Self {
-            path,
-            beneath,
-            format,
-            begin,
-            open: None,
-            joiner: Joiner::default(),
-            previous: None,
-            marked,
-            settled_at: None,
-        }
+        Self { path, beneath, format, begin, open: None, joiner: Joiner::default(), previous: None, settled_at: None }
     }
 
-    /// Takes the position as it is now for the next checkpoint.
-    pub(super) fn mark(&mut self) {
+    /// Where reading goes on after a restart; `None` while no file was found.
+    pub(super) fn position(&self) -> Option<Position> {
         match (&self.open, self.begin) {
-            (Some(open), _) => self.marked = Some(open.at),
-            (None, Begin::At(position)) => self.marked = Some(position),
-            (None, _) => {}
+            (Some(open), _) => Some(open.at),
+            (None, Begin::At(position)) => Some(position),
+            (None, _) => None,
         }
-    }
-
-    pub(super) fn marked(&self) -> Option<Position> {
-        self.marked
     }
 
     /// The file that is held, and what tells it from others.

@@ -94,7 +94,7 @@ pub(crate) struct Source {
 }
 
 /// What was counted since the last tick.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Counts {
     /// Lines read.
     pub(crate) lines: u64,
@@ -106,6 +106,13 @@ pub(crate) struct Counts {
     pub(crate) cut_lines: u64,
     /// Hits by rule; a rule that hit once stays.
     pub(crate) hits: BTreeMap<String, u64>,
+}
+
+impl Counts {
+    /// Whether nothing was counted; what hits a rule is a line.
+    fn is_empty(&self) -> bool {
+        self.lines == 0 && self.bytes == 0 && self.lost_bytes == 0
+    }
 }
 
 #[derive(Debug)]
@@ -229,19 +236,19 @@ impl Tailer {
     /// # Errors
     /// A rule or a mask cannot be used.
     pub(crate) fn new(rules: &[KeywordRule], masks: &[String], checkpoint: Option<&[u8]>) -> Result<Self, TailerError> {
+        let Checkpoint { logs: earlier, counts } =
+            checkpoint.and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default();
         let watch = Watch {
             matcher: Matcher::compile(rules)?,
             version: 0,
             masks: Masks::new(masks).map_err(TailerError::Mask)?,
-            counts: HashMap::new(),
+            counts: counts.into_iter().map(|(entity, counts)| (EntityId(entity), counts)).collect(),
             hits: Vec::new(),
             sampled: HashMap::new(),
             found: Vec::new(),
             fold: Vec::new(),
             samples_a_day_max: SAMPLES_A_DAY_MAX,
         };
-        let earlier = checkpoint.and_then(|bytes| serde_json::from_slice::<Checkpoint>(bytes).ok());
-        let earlier = earlier.map(|checkpoint| checkpoint.logs).unwrap_or_default();
         let pace = Pace {
             interval_ms: 1_000,
             quiet_until_ms: 0,
@@ -339,9 +346,9 @@ impl Tailer {
         self.pace.is_due = true;
         let tracked = &self.tracked;
         // What was counted of a log that is gone by now is taken first.
-        self.watch.counts.retain(|entity, counts| {
-            counts.bytes > 0 || counts.lines > 0 || tracked.iter().any(|log| log.source.entity == *entity)
-        });
+        self.watch
+            .counts
+            .retain(|entity, counts| !counts.is_empty() || tracked.iter().any(|log| log.source.entity == *entity));
         self.watch.sampled.retain(|entity, _| tracked.iter().any(|log| log.source.entity == *entity));
     }
 
@@ -527,24 +534,25 @@ impl Tailer {
         std::mem::take(&mut self.watch.hits)
     }
 
-    /// Gives the counts since the last call to `each`, and marks the positions that they cover for the checkpoint.
+    /// Gives the counts since the last call to `each`.
     pub(crate) fn take_counts(&mut self, mut each: impl FnMut(EntityId, &Counts)) {
         for (entity, counts) in &mut self.watch.counts {
             each(*entity, counts);
             counts.hits.values_mut().for_each(|count| *count = 0);
             *counts = Counts { hits: std::mem::take(&mut counts.hits), ..Counts::default() };
         }
-        self.tracked.iter_mut().filter_map(|log| log.follower.as_mut()).for_each(Follower::mark);
     }
 
-    /// The positions at the last mark, as [`Tailer::new`] takes them.
+    /// The positions by now, with the counts up to them that were not taken yet, as [`Tailer::new`] takes them.
     #[must_use]
     pub(crate) fn checkpoint(&self) -> Vec<u8> {
-        let marked =
-            self.tracked.iter().filter_map(|log| Some((log.source.id.clone(), log.follower.as_ref()?.marked()?)));
+        let reached =
+            self.tracked.iter().filter_map(|log| Some((log.source.id.clone(), log.follower.as_ref()?.position()?)));
         let earlier = self.earlier.iter().map(|(id, position)| (id.clone(), *position));
-        let logs = marked.chain(earlier).take(POSITIONS_MAX).collect();
-        serde_json::to_vec(&Checkpoint { logs }).unwrap_or_default()
+        let logs = reached.chain(earlier).take(POSITIONS_MAX).collect();
+        let counts = self.watch.counts.iter().filter(|(_, counts)| !counts.is_empty());
+        let counts = counts.map(|(entity, counts)| (entity.0, counts.clone())).collect();
+        serde_json::to_vec(&Checkpoint { logs, counts }).unwrap_or_default()
     }
 
     /// Forgets the positions of an earlier run whose logs are not among the sources: they are gone.
@@ -642,9 +650,12 @@ impl Sink for LogLines<'_> {
     }
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Checkpoint {
     logs: HashMap<String, Position>,
+    /// Counted up to the positions and in no tick yet: their hits may have been told.
+    #[serde(default)]
+    counts: Vec<(u64, Counts)>,
 }
 
 impl Watch {

@@ -363,7 +363,7 @@ fn the_log_of_an_ended_container_is_let_go_and_goes_on_when_it_starts_again() {
     append(&path, b"3\n");
     tailer.poll(0);
     assert_eq!(counts(&mut tailer).lines, 0);
-    let mut second = restarted(&tailer, &path);
+    let mut second = resumed(&[], &path, &tailer.checkpoint());
     tailer.set_sources([source(&path, Format::Plain, false)]);
     for tailer in [&mut tailer, &mut second] {
         tailer.poll(0);
@@ -430,7 +430,7 @@ fn logs_that_rotate_to_names_with_dates_are_counted_once_through_a_restart() {
         first.poll(0);
         assert_eq!(counts(&mut first).lines, 2);
         append(&path, b"3\n");
-        let mut second = restarted(&first, &path);
+        let mut second = resumed(&[], &path, &first.checkpoint());
         fs::rename(&path, dir.path().join(older)).unwrap();
         append(&path, b"4\n5\n");
         fs::rename(&path, dir.path().join(newer)).unwrap();
@@ -734,6 +734,8 @@ enum Step {
     /// The log is removed and begun anew.
     Remove,
     Poll,
+    /// Hits are told in a block of their own, before the tick that has the counts.
+    Tell,
     Restart,
     Crash,
 }
@@ -747,13 +749,34 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::CopyTruncate),
         1 => Just(Step::Remove),
         4 => Just(Step::Poll),
+        2 => Just(Step::Tell),
         1 => Just(Step::Restart),
         1 => Just(Step::Crash),
     ]
 }
 
-/// Random histories of one log against a model: bytes that were there for a look are counted exactly once, and a
-/// crash takes counts and positions back to the last checkpoint together.
+/// What was stored of a tailer's work: lines with a tick, hits with a block, and positions with either.
+#[derive(Default)]
+struct Stored {
+    lines: u64,
+    hits: u64,
+    checkpoint: Vec<u8>,
+}
+
+impl Stored {
+    fn tick(&mut self, tailer: &mut Tailer) {
+        self.lines += counts(tailer).lines;
+        self.block(tailer);
+    }
+
+    fn block(&mut self, tailer: &mut Tailer) {
+        self.hits += tailer.take_hits().iter().map(|hit| hit.count).sum::<u64>();
+        self.checkpoint = tailer.checkpoint();
+    }
+}
+
+/// Random histories of one log against a model: bytes that were there for a look are counted exactly once and their
+/// hits told exactly once, and a crash takes all back to the last checkpoint together.
 fn check_history(steps: &[Step], see: fn(&mut Tailer)) -> Result<(), TestCaseError> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
@@ -765,10 +788,18 @@ fn check_history(steps: &[Step], see: fn(&mut Tailer)) -> Result<(), TestCaseErr
         format!("file {generation}\n").into_bytes()
     };
     let mut content = begin(&path);
-    let mut tailer = tailer(&[], &path, Format::Plain);
-    // Lines in files that are closed for good, and what was stored with the last checkpoint.
-    let (mut closed_lines, mut stored, mut must_store) = (0, 0, false);
+    let rules = [rule("told", &["aa"], &[], false)];
+    let mut tailer = resumed(&rules, &path, b"");
+    let mut stored = Stored::default();
+    // Lines and hits in files that are closed for good.
+    let (mut closed_lines, mut closed_hits, mut must_store) = (0, 0, false);
     let whole = |content: &[u8]| content.iter().filter(|byte| **byte == b'\n').count() as u64;
+    let hits = |content: &[u8], ends: bool| {
+        let kept =
+            if ends { content.len() } else { content.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1) };
+        let lines = content[..kept].split(|byte| *byte == b'\n');
+        lines.filter(|line| line.windows(2).any(|pair| pair == b"aa")).count() as u64
+    };
     for step in steps {
         match step {
             Step::Write(bytes) => {
@@ -792,6 +823,7 @@ fn check_history(steps: &[Step], see: fn(&mut Tailer)) -> Result<(), TestCaseErr
                 }
                 // A file that is left for good ends its last line.
                 closed_lines += whole(&content) + u64::from(content.last() != Some(&b'\n'));
+                closed_hits += hits(&content, true);
                 content = begin(&path);
                 must_store = !matches!(step, Step::Rotate);
             }
@@ -807,6 +839,7 @@ fn check_history(steps: &[Step], see: fn(&mut Tailer)) -> Result<(), TestCaseErr
                 }
                 fs::copy(&path, dir.path().join("log.1")).unwrap();
                 closed_lines += whole(&content);
+                closed_hits += hits(&content, false);
                 content = begin(&path);
                 must_store = true;
             }
@@ -814,27 +847,33 @@ fn check_history(steps: &[Step], see: fn(&mut Tailer)) -> Result<(), TestCaseErr
                 // Only what was looked at before is promised.
                 see(&mut tailer);
                 closed_lines += whole(&content);
+                closed_hits += hits(&content, false);
                 content = begin(&path);
             }
             Step::Poll => {
                 see(&mut tailer);
             }
+            Step::Tell => {
+                see(&mut tailer);
+                stored.block(&mut tailer);
+            }
             Step::Restart => {
                 see(&mut tailer);
-                stored += counts(&mut tailer).lines;
-                tailer = restarted(&tailer, &path);
+                stored.tick(&mut tailer);
+                tailer = resumed(&rules, &path, &stored.checkpoint);
             }
-            Step::Crash => tailer = restarted(&tailer, &path),
+            Step::Crash => tailer = resumed(&rules, &path, &stored.checkpoint),
         }
         if std::mem::take(&mut must_store) || matches!(step, Step::Truncate) {
             // A crash before the next checkpoint would lose what is gone by now: the model stores it here.
             see(&mut tailer);
-            stored += counts(&mut tailer).lines;
+            stored.tick(&mut tailer);
         }
     }
     see(&mut tailer);
-    stored += counts(&mut tailer).lines;
-    prop_assert_eq!(stored, closed_lines + whole(&content));
+    stored.tick(&mut tailer);
+    prop_assert_eq!(stored.lines, closed_lines + whole(&content));
+    prop_assert_eq!(stored.hits, closed_hits + hits(&content, false));
     Ok(())
 }
 
@@ -862,7 +901,7 @@ fn check_streams(steps: &[(bool, bool, u8)]) -> Result<(), TestCaseError> {
     append(&path, b"");
     let mut tailer = Tailer::new(&[], &[], None).unwrap();
     tailer.set_sources([source(&path, Format::Cri, false)]);
-    let (mut lines, mut stored, mut open) = (0, 0, [false; 2]);
+    let (mut lines, mut stored, mut open) = (0, Stored::default(), [false; 2]);
     for (number, (is_error, is_part, then)) in steps.iter().enumerate() {
         let stream = if *is_error { "stderr" } else { "stdout" };
         append(&path, &cri(stream, if *is_part { "P" } else { "F" }, &format!("text {number}")));
@@ -872,10 +911,14 @@ fn check_streams(steps: &[(bool, bool, u8)]) -> Result<(), TestCaseError> {
             0 | 1 => drop(tailer.poll(0)),
             2 => {
                 tailer.poll(0);
-                stored += counts(&mut tailer).lines;
+                stored.tick(&mut tailer);
+            }
+            5 => {
+                tailer.poll(0);
+                stored.block(&mut tailer);
             }
             3 => {
-                let mut next = Tailer::new(&[], &[], Some(&tailer.checkpoint())).unwrap();
+                let mut next = Tailer::new(&[], &[], Some(&stored.checkpoint)).unwrap();
                 next.set_sources([source(&path, Format::Cri, false)]);
                 tailer = next;
             }
@@ -894,13 +937,13 @@ fn check_streams(steps: &[(bool, bool, u8)]) -> Result<(), TestCaseError> {
         }
     }
     tailer.poll(0);
-    stored += counts(&mut tailer).lines;
-    prop_assert_eq!(stored, lines);
+    stored.tick(&mut tailer);
+    prop_assert_eq!(stored.lines, lines);
     Ok(())
 }
 
-fn restarted(tailer: &Tailer, path: &Path) -> Tailer {
-    let mut next = Tailer::new(&[], &[], Some(&tailer.checkpoint())).unwrap();
+fn resumed(rules: &[KeywordRule], path: &Path, checkpoint: &[u8]) -> Tailer {
+    let mut next = Tailer::new(rules, &[], Some(checkpoint)).unwrap();
     next.set_sources([source(path, Format::Plain, false)]);
     next
 }

@@ -26,7 +26,7 @@ use crate::hostlog::HostLogs;
 use crate::sampler::{self, Containers, Host, HostFacts, HostSize, Row};
 use crate::scrape::Scrapes;
 use crate::sender::{self, Fetcher, Identity, Link, Outcome, Pacing, SenderError};
-use crate::settings::{self, Overrides, Settings};
+use crate::settings::{self, Overrides, Settings, Socket};
 use crate::spool::{Key, Spool};
 use crate::supervisor::{Supervisor, Word};
 use crate::tailer::{FirstLine, Tailer};
@@ -83,7 +83,8 @@ pub(crate) async fn run(settings: Settings, identity: Identity, overrides: &Over
     loop {
         supervisor.tell(Word::Ready);
         let (notices, mut heard) = channel(NOTICES_MAX);
-        let watching: JoinHandle<()> = tokio::spawn(engine::watch(engine_place(&agent.settings), notices));
+        let watch = engine::watch(engine_place(&agent.settings), agent.tailer.heard(), notices);
+        let watching: JoinHandle<()> = tokio::spawn(watch);
         let next = agent.serve(&mut signals, &mut heard, &mut supervisor, overrides).await;
         watching.abort();
         match next {
@@ -126,12 +127,11 @@ pub(crate) fn fetcher(settings: &Settings) -> Result<Option<Fetcher>, SenderErro
 /// Where the settings say that the engine is.
 #[must_use]
 pub(crate) fn engine_place(settings: &Settings) -> engine::Place {
-    let socket = &settings.engine.socket;
-    engine::Place {
-        socket: (!socket.as_os_str().is_empty()).then(|| settings.on_host(socket)),
-        host_root: settings.host_root.clone(),
-        data_root: settings.engine.data_root.clone(),
-    }
+    let socket = settings.engine.socket.clone().map(|socket| match socket {
+        Socket::Path(path) => Socket::Path(settings.on_host(&path)),
+        Socket::Address(address) => Socket::Address(address),
+    });
+    engine::Place { socket, host_root: settings.host_root.clone(), data_root: settings.engine.data_root.clone() }
 }
 
 struct Signals {
@@ -383,8 +383,8 @@ impl Agent {
     }
 
     fn on_notice(&mut self, notice: Notice, now: Moment) {
-        if let Notice::Fed { id, piece } = &notice {
-            return self.tailer.feed(id, piece, now.wall_ms);
+        if let Notice::Fed { id, piece, heard } = &notice {
+            return self.tailer.feed(id, piece, *heard, now.wall_ms);
         }
         if matches!(notice, Notice::Synced(_) | Notice::Changed(_) | Notice::Removed { .. }) {
             self.is_stale = true;

@@ -3,7 +3,10 @@
 //! Paths, globs and sockets come from here alone: the server's configuration may narrow what the agent reads,
 //! never widen it.
 
+use std::fmt::{self, Display, Formatter};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use forewarn_common::keyword::{self, KeywordRule};
 use forewarn_common::limit;
@@ -114,10 +117,59 @@ pub(crate) struct Server {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Engine {
-    /// The engine's socket, below `host_root`; empty works without one.
-    pub(crate) socket: PathBuf,
+    /// Where the engine answers; `None` (empty) works without.
+    #[serde(with = "optional_socket")]
+    pub(crate) socket: Option<Socket>,
     /// The engine's data folder, below `host_root`: log files, and the state files when there is no socket.
     pub(crate) data_root: PathBuf,
+}
+
+/// Where a container engine answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Socket {
+    /// A socket, below `host_root`.
+    Path(PathBuf),
+    /// A proxy of it. By address, so that nobody is asked for a name.
+    Address(SocketAddr),
+}
+
+impl Display for Socket {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => write!(f, "{}", path.display()),
+            Self::Address(address) => write!(f, "tcp://{address}"),
+        }
+    }
+}
+
+impl FromStr for Socket {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let accepted = "engine.socket takes a path, unix:// and a path, tcp:// with an address and a port such as \
+                        tcp://127.0.0.1:2375, or nothing";
+        if let Some(address) = text.strip_prefix("tcp://") {
+            return address.parse().map(Self::Address).map_err(|_| accepted);
+        }
+        let path = text.strip_prefix("unix://").unwrap_or(text);
+        if path.starts_with('/') { Ok(Self::Path(path.into())) } else { Err(accepted) }
+    }
+}
+
+/// A socket as text, or an empty one.
+mod optional_socket {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::Socket;
+
+    pub(super) fn serialize<S: Serializer>(socket: &Option<Socket>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&socket.as_ref().map(ToString::to_string).unwrap_or_default())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Socket>, D::Error> {
+        let text = String::deserialize(from)?;
+        if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(D::Error::custom) }
+    }
 }
 
 /// Container logs.
@@ -232,7 +284,7 @@ impl Default for Settings {
 
 impl Default for Engine {
     fn default() -> Self {
-        Self { socket: "/run/docker.sock".into(), data_root: "/var/lib/docker".into() }
+        Self { socket: Some(Socket::Path("/run/docker.sock".into())), data_root: "/var/lib/docker".into() }
     }
 }
 
@@ -471,6 +523,18 @@ mod tests {
     }
 
     #[test]
+    fn the_engine_answers_at_a_path_an_address_or_nowhere() {
+        for (text, socket) in [
+            ("/run/docker.sock", Some(Socket::Path("/run/docker.sock".into()))),
+            ("unix:///run/docker.sock", Some(Socket::Path("/run/docker.sock".into()))),
+            ("tcp://127.0.0.1:2375", Some(Socket::Address(([127, 0, 0, 1], 2375).into()))),
+            ("", None),
+        ] {
+            assert_eq!(load(&format!("engine.socket = '{text}'")).unwrap().engine.socket, socket, "{text}");
+        }
+    }
+
+    #[test]
     fn bad_files_are_refused_with_file_key_and_what_is_accepted() {
         for (text, words) in [
             (
@@ -479,6 +543,11 @@ mod tests {
             ),
             ("[server]\nurl = 'x'", &["/agent.toml", "unknown field `url`", "`urls`"]),
             ("sample_interval_ms = 'often'", &["/agent.toml", "sample_interval_ms", "expected u64"]),
+            (
+                "engine.socket = 'tcp://proxy:2375'",
+                &["/agent.toml", "engine.socket takes a path", "tcp://127.0.0.1:2375"],
+            ),
+            ("engine.socket = 'run/docker.sock'", &["/agent.toml", "engine.socket takes a path"]),
             ("sample_interval_ms = 5", &["sample_interval_ms is 5, accepted is 200 to 300000"]),
             ("block_interval_ms = 9", &["block_interval_ms is 9, accepted is sample_interval_ms (10000) to 9000000"]),
             ("spool_bytes_max = 3", &["spool_bytes_max is 3, accepted is 1048576 or more"]),

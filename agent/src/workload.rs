@@ -40,7 +40,8 @@ pub(crate) struct Workloads {
     by_id: HashMap<String, Workload>,
     state_shape: Rc<Shape>,
     log_shape: Rc<Shape>,
-    hit_shapes: HashMap<EntityId, Rc<Shape>>,
+    /// Of the workloads and log files whose rules have hit, and whether that was said since the last tick.
+    hit_shapes: HashMap<EntityId, (Rc<Shape>, bool)>,
 }
 
 impl Workloads {
@@ -160,8 +161,9 @@ impl Workloads {
         })
     }
 
-    /// The state of every workload as series.
+    /// The state of every workload as series; what is counted in logs comes after it.
     pub(crate) fn state_rows(&mut self, rows: &mut Vec<Row>) {
+        self.hit_shapes.retain(|_, (_, is_in_use)| std::mem::take(is_in_use));
         for workload in self.current() {
             let instance = &workload.instance;
             let values = vec![
@@ -183,7 +185,8 @@ impl Workloads {
         if counts.hits.is_empty() {
             return;
         }
-        let shape = self.hit_shapes.entry(entity).or_insert_with(|| Shape::of([]));
+        let (shape, is_in_use) = self.hit_shapes.entry(entity).or_insert_with(|| (Shape::of([]), true));
+        *is_in_use = true;
         let names = || counts.hits.keys().map(String::as_str);
         if !shape.layout.metrics.iter().map(|metric| metric.instance.as_str()).eq(names()) {
             *shape = Shape::of(names().map(|name| (Id::LogHits, name)));

@@ -69,8 +69,8 @@ const ROOM_ON_TOP: &[(&str, &str)] = &[("server", "http"), ("server", "schedule"
 /// Heavy dependencies and the only places that may name them.
 const DEPENDENCY_ROOMS: &[(&str, &[&str])] = &[
     ("warp", &["server/src/http/"]),
-    ("hyper", &["server/src/http/"]),
-    ("hyper_util", &["server/src/http/"]),
+    ("hyper", &["agent/src/engine/", "server/src/http/"]),
+    ("hyper_util", &["agent/src/engine/", "server/src/http/"]),
     ("diesel", &["server/src/store/"]),
     ("diesel_async", &["server/src/store/"]),
     ("diesel_migrations", &["server/src/store/"]),

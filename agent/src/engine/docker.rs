@@ -1,21 +1,29 @@
 //! The engine's API through its socket: list, inspect at a start, events, and logs that have no file.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bollard::models::{ContainerInspectResponse, EventMessage};
-use bollard::query_parameters::{EventsOptions, InspectContainerOptions, ListContainersOptions, LogsOptions};
-use bollard::{API_DEFAULT_VERSION, Docker};
+use bollard::query_parameters::{EventsOptions, InspectContainerOptions, ListContainersOptions};
+use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
 use forewarn_common::block::EventKind;
 use forewarn_common::clock;
 use futures_util::StreamExt;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::handshake;
+use hyper::header::{HOST, HeaderValue};
+use hyper::{Response, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc::Sender;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::state::{Diff, address, has_own_network, health_code, kept_labels};
-use super::{INSTANCES_MAX, Instance, LogWay, Maker, Notice, Place};
+use super::stream::{Begin, Streams};
+use super::{Heard, INSTANCES_MAX, Instance, LogWay, Maker, Notice, Place};
+use crate::settings::Socket;
 
 /// Seconds that a request may take; the event stream has no end of its own.
 const TIMEOUT_S: u64 = 30;
@@ -50,9 +58,21 @@ struct Engine {
     version: String,
 }
 
-async fn connect(socket: &Path) -> Result<Engine, bollard::errors::Error> {
-    let path = socket.to_string_lossy();
-    let docker = Docker::connect_with_unix(&path, TIMEOUT_S, API_DEFAULT_VERSION)?.negotiate_version().await?;
+async fn connect(socket: &Socket) -> Result<Engine, bollard::errors::Error> {
+    let docker = match socket {
+        Socket::Path(path) => Docker::connect_with_unix(&path.to_string_lossy(), TIMEOUT_S, API_DEFAULT_VERSION)?,
+        Socket::Address(address) => {
+            let address = *address;
+            let transport = move |request| over_tcp(address, request);
+            Docker::connect_with_custom_transport(
+                transport,
+                Some(format!("http://{address}")),
+                TIMEOUT_S,
+                API_DEFAULT_VERSION,
+            )?
+        }
+    };
+    let docker = docker.negotiate_version().await?;
     let said = docker.version().await?;
     let is_podman = said.components.unwrap_or_default().iter().any(|part| part.name == PODMAN);
     let maker = if is_podman { Maker::Podman } else { Maker::Docker };
@@ -60,8 +80,26 @@ async fn connect(socket: &Path) -> Result<Engine, bollard::errors::Error> {
     Ok(Engine { docker, maker, version: format!("{name}{}", said.version.unwrap_or_default()) })
 }
 
+/// A request to an address, each on a connection of its own: the library's own way would ask the system's resolver.
+async fn over_tcp(
+    address: SocketAddr,
+    mut request: BollardRequest,
+) -> Result<Response<Incoming>, bollard::errors::Error> {
+    let stream = TcpStream::connect(address).await?;
+    let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    if let Ok(host) = HeaderValue::from_str(&address.to_string()) {
+        request.headers_mut().insert(HOST, host);
+    }
+    // A server is asked for a path, a proxy that goes on from there for the whole address.
+    if let Some(path) = request.uri().path_and_query().cloned() {
+        *request.uri_mut() = Uri::from(path);
+    }
+    Ok(sender.send_request(request).await?)
+}
+
 /// Looks once.
-pub(super) async fn look(place: &Place, socket: &Path) -> Result<(String, Vec<Instance>), bollard::errors::Error> {
+pub(super) async fn look(place: &Place, socket: &Socket) -> Result<(String, Vec<Instance>), bollard::errors::Error> {
     let engine = connect(socket).await?;
     let instances = list(&engine, place).await?;
     Ok((engine.version, instances))
@@ -132,10 +170,16 @@ fn instance(said: ContainerInspectResponse, place: &Place, maker: Maker) -> Inst
 }
 
 /// Tells about containers until the engine goes away or nobody listens.
-pub(super) async fn watch(place: &Place, socket: &Path, notices: &Sender<Notice>, diff: &mut Diff) -> Ended {
+pub(super) async fn watch(
+    place: &Place,
+    socket: &Socket,
+    heard: &Arc<Mutex<Heard>>,
+    notices: &Sender<Notice>,
+    diff: &mut Diff,
+) -> Ended {
     let engine = match connect(socket).await {
         Ok(reached) => reached,
-        Err(error) => return Ended { connected: None, error: format!("{}: {error}", socket.display()) },
+        Err(error) => return Ended { connected: None, error: format!("{socket}: {error}") },
     };
     let version = engine.version.clone();
     tracing::info!(version, "the container engine is reached");
@@ -146,7 +190,7 @@ pub(super) async fn watch(place: &Place, socket: &Path, notices: &Sender<Notice>
         known: HashMap::new(),
         listed_at_ms: 0,
         health_due: BTreeMap::new(),
-        streams: JoinSet::new(),
+        streams: Streams::new(heard),
     };
     let error = session.run(diff).await.err().map_or_else(|| "the event stream ended".to_owned(), |e| e.to_string());
     // Before the first list nothing is known, which is not that there is nothing.
@@ -165,8 +209,8 @@ struct Session<'a> {
     listed_at_ms: i64,
     /// Containers of Podman whose health is asked for then.
     health_due: BTreeMap<String, Instant>,
-    /// Logs that are followed through the API; they end with their containers, or with the session.
-    streams: JoinSet<String>,
+    /// Logs that are followed through the API; they end with the session.
+    streams: Streams,
 }
 
 impl Session<'_> {
@@ -176,8 +220,10 @@ impl Session<'_> {
         let instances = list(&self.engine, self.place).await?;
         self.listed_at_ms = clock::wall_ms();
         self.known = instances.iter().map(|instance| (instance.id.clone(), instance.clone())).collect();
+        self.streams.keep(&self.known);
         for instance in &instances {
-            self.follow_stream(instance, false);
+            // Of what came to be while nobody looked all is news.
+            self.follow_stream(instance, if diff.is_news(&instance.id) { Begin::At(0) } else { Begin::Now });
         }
         for notice in diff.step(instances, clock::wall_ms()) {
             self.tell(notice).await;
@@ -199,9 +245,6 @@ impl Session<'_> {
                 }
             };
             let Some(event) = event else { return Ok(()) };
-            while let Some(ended) = self.streams.try_join_next() {
-                tracing::debug!(container = ended.ok(), "a log stream has ended");
-            }
             self.on_event(event?).await?;
             if self.notices.is_closed() {
                 return Ok(());
@@ -246,7 +289,7 @@ impl Session<'_> {
                     return Ok(());
                 }
                 if let Some(instance) = self.known.get(&id).cloned() {
-                    self.follow_stream(&instance, true);
+                    self.follow_stream(&instance, Begin::At(at_ms / 1000));
                 }
                 (EventKind::Start, 0)
             }
@@ -293,6 +336,7 @@ impl Session<'_> {
             "destroy" | "remove" => {
                 self.tell(Notice::Happened { id: id.clone(), at_ms, kind: EventKind::Destroy, code: 0 }).await;
                 self.known.remove(&id);
+                self.streams.forget(&id);
                 self.tell(Notice::Removed { id }).await;
                 return Ok(());
             }
@@ -325,34 +369,11 @@ impl Session<'_> {
         Ok(true)
     }
 
-    /// Follows the log of a running container that has no file. One that starts now is read from its start.
-    fn follow_stream(&mut self, instance: &Instance, is_new: bool) {
-        if instance.log != LogWay::Stream || !instance.is_running {
-            return;
+    /// Follows the log of a running container that has no file.
+    fn follow_stream(&mut self, instance: &Instance, begin: Begin) {
+        if instance.log == LogWay::Stream && instance.is_running {
+            self.streams.follow(&self.engine.docker, self.notices, &instance.id, begin);
         }
-        let (docker, notices, id) = (self.engine.docker.clone(), self.notices.clone(), instance.id.clone());
-        let since_s = clock::wall_ms() / 1000;
-        let since = if is_new { i32::try_from(since_s).unwrap_or(0) } else { 0 };
-        let tail = if is_new { "all" } else { "0" };
-        self.streams.spawn(async move {
-            let options = LogsOptions {
-                follow: true,
-                stdout: true,
-                stderr: true,
-                since,
-                tail: tail.to_owned(),
-                ..LogsOptions::default()
-            };
-            let mut pieces = std::pin::pin!(docker.logs(&id, Some(options)));
-            while let Some(Ok(piece)) = pieces.next().await {
-                let fed = Notice::Fed { id: id.clone(), piece: piece.into_bytes().to_vec() };
-                // A full channel holds the stream up, and with it the engine's reader, not the container.
-                if notices.send(fed).await.is_err() {
-                    break;
-                }
-            }
-            id
-        });
     }
 
     async fn tell(&self, notice: Notice) {

@@ -8,16 +8,20 @@ mod bolt;
 mod docker;
 mod podman;
 mod state;
+mod stream;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use forewarn_common::block::{EngineEvent, EventKind};
 use forewarn_common::clock;
 use forewarn_common::id::{EntityId, HostId};
 use tokio::sync::mpsc::Sender;
+
+use crate::settings::Socket;
 
 const LABEL_COMPONENT: &str = "forewarn.component";
 const LABEL_PROJECT: &str = "com.docker.compose.project";
@@ -200,6 +204,8 @@ pub(crate) enum Notice {
         id: String,
         /// The bytes.
         piece: Vec<u8>,
+        /// When the line was printed that ends with them, unix nanoseconds by the engine's clock.
+        heard: Option<i64>,
     },
 }
 
@@ -211,11 +217,14 @@ impl Notice {
     }
 }
 
+/// When the newest line was printed that was handed on of each log without a file, by container id; unix nanoseconds.
+pub(crate) type Heard = HashMap<String, i64>;
+
 /// Where the engine is.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     /// The socket as this process sees it; `None` works from the state files alone.
-    pub(crate) socket: Option<PathBuf>,
+    pub(crate) socket: Option<Socket>,
     /// The host's root as this process sees it.
     pub(crate) host_root: PathBuf,
     /// The engine's data folder on the host.
@@ -259,7 +268,7 @@ pub(crate) enum Reach {
 
 /// Reads a text as each of the engine's state files: for fuzz targets.
 pub(crate) fn read_every_way(text: &[u8]) -> impl std::fmt::Debug {
-    (state::read_every_way(text), bolt::read_every_way(text))
+    (state::read_every_way(text), bolt::read_every_way(text), stream::stamped(text).0)
 }
 
 /// Looks once: how the engine can be reached, and which containers there are.
@@ -268,7 +277,7 @@ pub(crate) async fn look(place: &Place) -> (Reach, Vec<Instance>) {
         None => "no socket is configured".to_owned(),
         Some(socket) => match docker::look(place, socket).await {
             Ok((version, instances)) => return (Reach::Socket(version), instances),
-            Err(error) => format!("{}: {error}", socket.display()),
+            Err(error) => format!("{socket}: {error}"),
         },
     };
     match state::read_all(place) {
@@ -279,15 +288,17 @@ pub(crate) async fn look(place: &Place) -> (Reach, Vec<Instance>) {
     }
 }
 
-/// Tells `notices` about the containers for as long as someone listens.
-pub(crate) async fn watch(place: Place, notices: Sender<Notice>) {
+/// Tells `notices` about the containers for as long as someone listens. Logs without a file go on after what was
+/// `heard`.
+pub(crate) async fn watch(place: Place, heard: Heard, notices: Sender<Notice>) {
+    let heard = Arc::new(Mutex::new(heard));
     let mut said = String::new();
     let mut diff = state::Diff::default();
     while !notices.is_closed() {
         let trouble = match &place.socket {
             None => "no socket is configured".to_owned(),
             Some(socket) => {
-                let ended = docker::watch(&place, socket, &notices, &mut diff).await;
+                let ended = docker::watch(&place, socket, &heard, &notices, &mut diff).await;
                 if let Some(connected) = ended.connected {
                     tracing::warn!(version = connected, error = ended.error, "the container engine went away");
                     said.clear();

@@ -193,6 +193,11 @@ impl Diff {
         self.known = Some(instances.into_iter().map(|instance| (instance.id.clone(), instance)).collect());
     }
 
+    /// Whether a container is one that earlier readings did not show. Before the first one nothing is.
+    pub(super) fn is_news(&self, id: &str) -> bool {
+        self.known.as_ref().is_some_and(|known| !known.contains_key(id))
+    }
+
     /// The notices of one more reading.
     pub(super) fn step(&mut self, instances: Vec<Instance>, now_ms: i64) -> Vec<Notice> {
         let now: HashMap<String, Instance> =

@@ -206,3 +206,18 @@ proptest! {
         let _ = read_all(&place(dir.path())).unwrap();
     }
 }
+
+#[test]
+fn the_time_before_a_piece_of_a_log_is_read_as_docker_and_podman_write_it() {
+    let at = 1_795_456_644_123_456_789;
+    for (piece, read, text) in [
+        (&b"2026-11-23T17:57:24.123456789Z boom\n"[..], Some(at), &b"boom\n"[..]),
+        (b"2026-11-24T01:57:24.123456789+08:00 two words\n", Some(at), b"two words\n"),
+        (b"2026-11-23T17:57:24.1Z \n", Some(at - 23_456_789), b"\n"),
+        (b"no time at all\n", None, b"no time at all\n"),
+        (b"2026-13-45T99:57:24Z x", None, b"2026-13-45T99:57:24Z x"),
+        (b"", None, b""),
+    ] {
+        assert_eq!(stream::stamped(piece), (read, text), "{}", String::from_utf8_lossy(piece));
+    }
+}

@@ -120,6 +120,8 @@ struct Tracked {
     source: Source,
     follower: Option<Follower>,
     fed: Joiner,
+    /// When the newest whole line of what was fed was printed, by the clock of whoever feeds.
+    heard: Option<i64>,
     applies: Applies,
     group: Group,
     /// Read to its end and not written to any more: not looked at until its container runs again.
@@ -201,6 +203,8 @@ pub(crate) struct Tailer {
     tracked: Vec<Tracked>,
     /// Positions of logs that an earlier run followed and that have not shown up yet.
     earlier: HashMap<String, Position>,
+    /// The same of logs that were fed.
+    earlier_heard: HashMap<String, i64>,
     buffer: Vec<u8>,
     /// Where the next look begins, so that a storm in one log does not starve the others.
     turn: usize,
@@ -236,7 +240,7 @@ impl Tailer {
     /// # Errors
     /// A rule or a mask cannot be used.
     pub(crate) fn new(rules: &[KeywordRule], masks: &[String], checkpoint: Option<&[u8]>) -> Result<Self, TailerError> {
-        let Checkpoint { logs: earlier, counts } =
+        let Checkpoint { logs: earlier, heard: earlier_heard, counts } =
             checkpoint.and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default();
         let watch = Watch {
             matcher: Matcher::compile(rules)?,
@@ -258,7 +262,16 @@ impl Tailer {
             is_due: true,
             turn_at_ms: i64::MAX,
         };
-        Ok(Self { watch, tracked: Vec::new(), earlier, buffer: Vec::new(), turn: 0, wake: Wake::new(), pace })
+        Ok(Self {
+            watch,
+            tracked: Vec::new(),
+            earlier,
+            earlier_heard,
+            buffer: Vec::new(),
+            turn: 0,
+            wake: Wake::new(),
+            pace,
+        })
     }
 
     /// Looks at most this often at what is written to all the time.
@@ -317,6 +330,7 @@ impl Tailer {
                         .clone()
                         .map(|path| Follower::new(path, source.beneath.clone(), source.format, begin));
                     Tracked {
+                        heard: self.earlier_heard.remove(&source.id),
                         source,
                         follower,
                         fed: Joiner::default(),
@@ -501,8 +515,8 @@ impl Tailer {
         self.tracked.iter().filter(|log| log.is_unwatched()).count()
     }
 
-    /// Takes a piece of a log that only the engine's API can give.
-    pub(crate) fn feed(&mut self, id: &str, mut piece: &[u8], now_ms: i64) {
+    /// Takes a piece of a log that only the engine's API can give; `heard` is when the line that it ends was printed.
+    pub(crate) fn feed(&mut self, id: &str, mut piece: &[u8], heard: Option<i64>, now_ms: i64) {
         let Some(log) = self.tracked.iter_mut().find(|log| log.source.id == id && log.follower.is_none()) else {
             return;
         };
@@ -521,6 +535,14 @@ impl Tailer {
             piece = rest;
         }
         log.fed.shrink();
+        log.heard = heard.or(log.heard);
+    }
+
+    /// How far the logs that are fed were taken, by id: whoever feeds goes on after that.
+    #[must_use]
+    pub(crate) fn heard(&self) -> HashMap<String, i64> {
+        let heard = self.tracked.iter().filter_map(|log| Some((log.source.id.clone(), log.heard?)));
+        heard.chain(self.earlier_heard.iter().map(|(id, at)| (id.clone(), *at))).take(POSITIONS_MAX).collect()
     }
 
     /// Whether a keyword hit waits.
@@ -552,12 +574,13 @@ impl Tailer {
         let logs = reached.chain(earlier).take(POSITIONS_MAX).collect();
         let counts = self.watch.counts.iter().filter(|(_, counts)| !counts.is_empty());
         let counts = counts.map(|(entity, counts)| (entity.0, counts.clone())).collect();
-        serde_json::to_vec(&Checkpoint { logs, counts }).unwrap_or_default()
+        serde_json::to_vec(&Checkpoint { logs, heard: self.heard(), counts }).unwrap_or_default()
     }
 
     /// Forgets the positions of an earlier run whose logs are not among the sources: they are gone.
     pub(crate) fn forget_earlier(&mut self) {
         self.earlier.clear();
+        self.earlier_heard.clear();
     }
 }
 
@@ -653,6 +676,8 @@ impl Sink for LogLines<'_> {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Checkpoint {
     logs: HashMap<String, Position>,
+    #[serde(default)]
+    heard: HashMap<String, i64>,
     /// Counted up to the positions and in no tick yet: their hits may have been told.
     #[serde(default)]
     counts: Vec<(u64, Counts)>,

@@ -339,9 +339,9 @@ fn samples_are_bounded_a_hit_and_a_day_while_every_line_is_counted() {
 fn pieces_of_a_stream_are_joined_to_lines() {
     let mut tailer = Tailer::new(&[rule("boom", &["boom"], &[], false)], &[], None).unwrap();
     tailer.set_sources([Source { path: None, ..source(Path::new(""), Format::Plain, false) }]);
-    tailer.feed("c1", b"one\ntwo bo", 5);
-    tailer.feed("c1", b"om\r\nthree", 6);
-    tailer.feed("unknown", b"boom\n", 6);
+    tailer.feed("c1", b"one\ntwo bo", Some(1), 5);
+    tailer.feed("c1", b"om\r\nthree", None, 6);
+    tailer.feed("unknown", b"boom\n", Some(2), 6);
     let counts = counts(&mut tailer);
     assert_eq!((counts.lines, counts.bytes, counts.hits["boom"]), (2, 19, 1));
     assert_eq!(tailer.take_hits()[0].samples[0].line, "two boom");

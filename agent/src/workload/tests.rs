@@ -115,3 +115,17 @@ fn logs_that_were_there_at_the_first_look_are_old_and_later_ones_new() {
     let central = ["*".to_owned()];
     assert_eq!(workloads.sources(&none, &central, &first_line).count(), 0, "the server narrows what the host lets in");
 }
+
+#[test]
+fn what_was_counted_in_logs_that_are_gone_leaves_nothing_behind() {
+    let mut workloads = Workloads::new(HOST);
+    let counts = Counts { lines: 1, hits: [("boom".to_owned(), 1)].into(), ..Counts::default() };
+    for number in 0..1000 {
+        state(&mut workloads);
+        let mut rows = Vec::new();
+        workloads.log_rows(EntityId(number), &counts, &mut rows);
+        workloads.log_rows(EntityId(u64::MAX), &counts, &mut rows);
+        assert_eq!(rows.iter().filter(|row| row.shape.layout.metrics[0].name == "log_hits").count(), 2);
+    }
+    assert_eq!(workloads.hit_shapes.len(), 3, "this tick's and those of the one before");
+}

@@ -20,14 +20,14 @@ use super::site::Site;
 const AGENT: &str = env!("CARGO_BIN_EXE_forewarn-agent");
 const PATIENCE: Duration = Duration::from_secs(40);
 
-fn run(command: &mut Command) -> String {
+pub(super) fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?}: {text}");
     text
 }
 
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(super) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
         if let Some(seen) = look() {
@@ -40,15 +40,16 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 
 /// Blocks by epoch and number, and every layout seen.
 #[derive(Default)]
-struct Kept {
-    blocks: BTreeMap<(u64, u64), Block>,
+pub(super) struct Kept {
+    pub(super) blocks: BTreeMap<(u64, u64), Block>,
+    bodies: HashMap<(u64, u64), Vec<u8>>,
     names: HashMap<u64, String>,
     layouts: HashMap<LayoutId, Layout>,
     pushes: usize,
 }
 
 /// A server of one site. It answers every push with `status` and keeps the block when that is 200.
-struct Server {
+pub(super) struct Server {
     url: String,
     token: String,
     kept: Arc<Mutex<Kept>>,
@@ -56,7 +57,7 @@ struct Server {
 }
 
 impl Server {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let (kept, status) = (Arc::<Mutex<Kept>>::default(), Arc::new(AtomicU16::new(200)));
         let site = Site::new();
         let (seen, said, trust) = (Arc::clone(&kept), Arc::clone(&status), site.trust.clone());
@@ -65,7 +66,7 @@ impl Server {
         Self { url, token, kept, status }
     }
 
-    fn see<T>(&self, look: impl FnOnce(&Kept) -> T) -> T {
+    pub(super) fn see<T>(&self, look: impl FnOnce(&Kept) -> T) -> T {
         look(&self.kept.lock().unwrap())
     }
 }
@@ -121,8 +122,10 @@ fn keep(kept: &mut Kept, body: &[u8]) {
     assert_eq!(unknown, 0, "the agent must send a layout before it relies on it");
     kept.layouts.extend(block.dictionary.layouts.iter().map(|layout| (layout.id(), layout.clone())));
     kept.names.extend(block.dictionary.entities.iter().map(|entity| (entity.id.0, entity.name.clone())));
-    let known = kept.blocks.insert((block.header.epoch, block.header.seq), block.clone());
-    assert!(known.is_none_or(|known| known == block), "one number, two blocks");
+    let number = (block.header.epoch, block.header.seq);
+    kept.blocks.insert(number, block);
+    let known = kept.bodies.insert(number, body.to_vec());
+    assert!(known.is_none_or(|known| known == body), "one number, two blocks");
 }
 
 impl Kept {
@@ -146,7 +149,7 @@ impl Kept {
         series
     }
 
-    fn sum(&self, entity: &str, metric: &str, instance: &str) -> f64 {
+    pub(super) fn sum(&self, entity: &str, metric: &str, instance: &str) -> f64 {
         self.series(entity, metric, instance).values().filter(|value| !value.is_nan()).sum()
     }
 
@@ -158,13 +161,13 @@ impl Kept {
 }
 
 /// An engine of its own: own folder, socket and mount namespace (whose root is shared, as it is under systemd).
-struct Engine {
-    dir: tempfile::TempDir,
+pub(super) struct Engine {
+    pub(super) dir: tempfile::TempDir,
     process: Child,
 }
 
 impl Engine {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name).display().to_string();
         let daemon = format!(
@@ -193,7 +196,7 @@ impl Engine {
         command
     }
 
-    fn start_container(&self, name: &str, extra: &[&str], script: &str) {
+    pub(super) fn start_container(&self, name: &str, extra: &[&str], script: &str) {
         run(self
             .docker()
             .args(["run", "-d", "--network", "none", "--name", name])
@@ -202,7 +205,7 @@ impl Engine {
     }
 
     /// An image with busybox, the agent and its libraries; the agent may read every file and write none.
-    fn import_image(&self) {
+    pub(super) fn import_image(&self) {
         let root = self.dir.path().join("image");
         std::fs::create_dir_all(root.join("bin")).unwrap();
         std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
@@ -224,7 +227,7 @@ impl Engine {
         run(&mut pack);
     }
 
-    fn settings(&self) -> PathBuf {
+    pub(super) fn settings(&self) -> PathBuf {
         let path = self.dir.path().join("agent.toml");
         let text = format!(
             "sample_interval_ms = 500\nblock_interval_ms = 1000\nearly_block_ms = 300\n[log]\npoll_interval_ms = 200\n[engine]\nsocket = \"{0}/sock\"\ndata_root = \"{0}/data\"\n",
@@ -246,16 +249,20 @@ impl Drop for Engine {
     }
 }
 
-struct Agent(Child);
+pub(super) struct Agent(pub(super) Child);
 
 impl Agent {
     fn start(engine: &Engine, server: &Server, data_dir: &Path) -> Self {
+        Self::start_with(&engine.settings(), server, data_dir)
+    }
+
+    pub(super) fn start_with(settings: &Path, server: &Server, data_dir: &Path) -> Self {
         let mut command = Command::new(AGENT);
-        command.arg("run").arg("--config").arg(engine.settings()).arg("--data-dir").arg(data_dir);
+        command.arg("run").arg("--config").arg(settings).arg("--data-dir").arg(data_dir);
         Self(command.args(["--server", &server.url, "--token", &server.token]).spawn().unwrap())
     }
 
-    fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }

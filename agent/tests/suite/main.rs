@@ -6,3 +6,4 @@ mod delivery;
 mod life;
 mod live;
 mod site;
+mod stream;

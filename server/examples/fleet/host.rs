@@ -192,19 +192,23 @@ impl Host {
             let layout = Layout { metrics: series.iter().map(|series| series.metric.clone()).collect() };
             Part { record, layout, series }
         };
-        let record = |id: EntityId, kind: EntityKind, name: String| Entity {
+        let record = |id: EntityId, kind: EntityKind, name: String, facts: &[(&str, &str)]| Entity {
             id,
             kind,
             name,
             component: String::new(),
-            attributes: Vec::new(),
+            attributes: facts.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         };
-        let own = record(EntityId::of_host(id), EntityKind::Host, format!("plant-{number}"));
+        let facts = [("agent", "fleet"), ("arch", "x86_64"), ("kernel", "6.1.0"), ("os", "Debian 12 (simulated)")];
+        let own = record(EntityId::of_host(id), EntityKind::Host, format!("plant-{number}"), &facts);
         let mut parts = vec![part(own, host_series(seed))];
         for which in 0..containers {
-            let name = format!("shop/{}", SERVICES[which % SERVICES.len()]);
-            let name = if which < SERVICES.len() { name } else { format!("{name}-{which}") };
-            let record = record(EntityId::of(id, &name), EntityKind::Workload, name);
+            let service = SERVICES[which % SERVICES.len()];
+            let name =
+                format!("shop/{service}{}", if which < SERVICES.len() { String::new() } else { format!("-{which}") });
+            let facts = [("image", format!("shop/{service}:2.4"))];
+            let facts = facts.each_ref().map(|(key, value)| (*key, value.as_str()));
+            let record = record(EntityId::of(id, &name), EntityKind::Workload, name, &facts);
             parts.push(part(record, container_series(seed, which as u64)));
         }
         Self { id, number: seed, story, story_ms, parts }

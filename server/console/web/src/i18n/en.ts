@@ -64,7 +64,7 @@ export default {
     series: 'All series', entity: 'Of', this_host: 'This host', metric: 'Series',
     containers: 'Containers', containers_none: 'No containers are known on this host.', container: 'Container', image: 'Image',
     running: 'running', stopped: 'stopped', cpu: 'CPU of its limit', memory: 'Memory of its limit', updated: 'Refreshed',
-    incidents: 'Incidents of the last day', incidents_none: 'No incident is open, and none was in the last day.',
+    alarms: 'In alarm', incidents_other: 'Other incidents of the last day', incidents: 'Incidents of the last day', incidents_none: 'No incident is open, and none was in the last day.',
     no_series: 'No series has arrived yet. The first comes within a minute after the agent started.',
     attributes: 'More facts',
   },

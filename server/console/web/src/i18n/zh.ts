@@ -64,7 +64,7 @@ export default {
     series: '全部指标', entity: '对象', this_host: '本机', metric: '指标',
     containers: '容器', containers_none: '该主机上没有已知的容器。', container: '容器', image: '镜像',
     running: '运行中', stopped: '已停止', cpu: 'CPU 占限额', memory: '内存占限额', updated: '更新时间',
-    incidents: '最近一天的事件', incidents_none: '没有未恢复的事件，最近一天也没有发生过事件。',
+    alarms: '正在告警', incidents_other: '最近一天的其他事件', incidents: '最近一天的事件', incidents_none: '没有未恢复的事件，最近一天也没有发生过事件。',
     no_series: '还没有收到任何指标。采集器启动后一分钟内会收到第一批数据。',
     attributes: '更多信息',
   },

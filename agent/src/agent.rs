@@ -520,7 +520,6 @@ impl Agent {
                     self.assembly.acknowledge(key.seq, &reply.unknown_layouts, &reply.unknown_entities);
                 }
                 if reply.config_version != self.config_version && now.boot_ms >= self.config_not_before_ms {
-                    self.config_not_before_ms = now.boot_ms + CONFIG_RETRY_MS;
                     self.config.get_or_insert_with(|| Box::pin(self.link.config()));
                 }
             }

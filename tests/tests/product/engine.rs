@@ -5,6 +5,7 @@ use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use forewarn_tests::agent::Agent;
 use forewarn_tests::database::Store;
@@ -13,7 +14,7 @@ use forewarn_tests::folder::Folder;
 use forewarn_tests::server::Server;
 use forewarn_tests::{now_ms, wait_until};
 
-use super::site::{AGENT, SERVER, SOON, keep_rules, live_host, sum};
+use super::site::{AGENT, SERVER, SOON, Series, keep_rules, live_host, sum};
 
 /// A socket that passes on what reads and hangs up on anything else, as the usual proxies before an engine do.
 struct ReadOnly {
@@ -89,6 +90,22 @@ fn a_socket_that_only_reads_is_enough_and_an_engine_that_restarts_is_found_again
     assert!(agent.log_text().contains("the container engine went away"), "{}", agent.log_text());
     let reached = || Ok((agent.log_text().matches("the container engine is reached").count() == 2).then_some(()));
     wait_until("the socket to be used again", SOON, reached).unwrap();
-    let asked = proxy.asked.lock().unwrap();
-    assert!(asked.len() > 5 && asked.iter().all(|line| line.starts_with("GET ")), "{asked:?}");
+    {
+        let asked = proxy.asked.lock().unwrap();
+        assert!(asked.len() > 5 && asked.iter().all(|line| line.starts_with("GET ")), "{asked:?}");
+    }
+
+    // From now on the events come by themselves, and all else from the kernel's files.
+    let (asked, ticks) = (proxy.asked.lock().unwrap().len(), 10);
+    std::thread::sleep(Duration::from_secs(ticks));
+    assert_eq!(proxy.asked.lock().unwrap().len(), asked, "nothing is asked for in {ticks} ticks");
+    let entity = session.get(&format!("/api/v1/hosts/{host}")).unwrap();
+    let series = entity["series"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|s| s["entity_name"] == "after" && s["metric"] == "mem_used_bytes");
+    let entity = series.unwrap()["entity"].as_str().unwrap();
+    let series = Series { host: &host, entity, metric: "mem_used_bytes", instance: "" };
+    assert!(series.points(&session, now_ms() - 9000, now_ms()).unwrap().len() >= 5, "its statistics went on");
 }

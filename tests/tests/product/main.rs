@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails panics")]
 #![allow(clippy::print_stderr, reason = "a journey tells what it drew and what it measured")]
 
+mod agent;
 mod bad_input;
 mod cluster;
 mod console;

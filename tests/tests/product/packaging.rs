@@ -19,7 +19,7 @@ use rustix::process::Signal;
 const FIRST_START: Duration = Duration::from_secs(90);
 
 /// The release's own limits on what is shipped.
-const AGENT_BYTES_MAX: u64 = 12 << 20;
+const AGENT_BYTES_MAX: u64 = 6_000_000;
 const SERVER_BYTES_MAX: u64 = 60 << 20;
 
 const CONSOLE: &str = "http://127.0.0.1:8440";

@@ -9,7 +9,7 @@ use anyhow::Context;
 use forewarn_common::block::{RawBlock, round};
 use forewarn_common::clock;
 use forewarn_common::id::{EntityId, HostId};
-use forewarn_common::metric;
+use forewarn_common::metric::{self, Unit};
 
 use crate::agent::{engine_place, fetcher, host_name};
 use crate::endpoint;
@@ -47,14 +47,36 @@ pub(crate) async fn once(settings: &Settings, as_json: bool, at_ms: i64) -> anyh
         println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "at_ms": at_ms, "series": series }))?);
         return Ok(());
     }
+    println!("{:<28} {:<24} {:<24} {:>14}", "of", "metric", "instance", "value");
     for row in &seen.rows {
         for (metric, value) in row.shape.layout.metrics.iter().zip(&row.values) {
-            let value = round(*value, metric.decimals);
-            let value = if value.is_nan() { "-".to_owned() } else { value.to_string() };
-            println!("{:<28} {:<24} {:<24} {value:>18}", seen.name(row.entity), metric.name, metric.instance);
+            let value = readable(round(*value, metric.decimals), metric.unit);
+            println!("{:<28} {:<24} {:<24} {value:>14}", seen.name(row.entity), metric.name, metric.instance);
         }
     }
+    println!("What is counted was counted for {} ms; - is not known.", ONCE_SPAN.as_millis());
     Ok(())
+}
+
+/// A value as people read it.
+fn readable(value: f64, unit: Unit) -> String {
+    if value.is_nan() {
+        return "-".to_owned();
+    }
+    match unit {
+        Unit::Count => value.to_string(),
+        Unit::Ratio => format!("{:.1} %", value * 100.0),
+        Unit::Milliseconds if value >= 10_000.0 => format!("{:.0} s", value / 1000.0),
+        Unit::Milliseconds => format!("{value} ms"),
+        Unit::Bytes => {
+            let scales = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+            let scale = scales.into_iter().find(|(bits, _)| value >= f64::from(1_u32 << bits));
+            scale.map_or_else(
+                || format!("{value} B"),
+                |(bits, name)| format!("{:.1} {name}", value / f64::from(1_u32 << bits)),
+            )
+        }
+    }
 }
 
 /// One sample of everything, with the names of what was sampled.

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::site::Site;
 
-const AGENT: &str = env!("CARGO_BIN_EXE_forewarn-agent");
+pub(super) const AGENT: &str = env!("CARGO_BIN_EXE_forewarn-agent");
 const PATIENCE: Duration = Duration::from_secs(40);
 
 pub(super) fn run(command: &mut Command) -> String {
@@ -130,7 +130,7 @@ fn keep(kept: &mut Kept, body: &[u8]) {
 
 impl Kept {
     /// The values of one metric of one entity over all blocks, by tick time.
-    fn series(&self, entity: &str, metric: &str, instance: &str) -> BTreeMap<i64, f64> {
+    pub(super) fn series(&self, entity: &str, metric: &str, instance: &str) -> BTreeMap<i64, f64> {
         let mut series = BTreeMap::new();
         for block in self.blocks.values() {
             for group in &block.groups {
@@ -153,7 +153,7 @@ impl Kept {
         self.series(entity, metric, instance).values().filter(|value| !value.is_nan()).sum()
     }
 
-    fn events(&self, entity: &str) -> Vec<(EventKind, i32)> {
+    pub(super) fn events(&self, entity: &str) -> Vec<(EventKind, i32)> {
         let events = self.blocks.values().flat_map(|block| &block.urgent.events);
         let of = events.filter(|event| self.names.get(&event.entity.0).map(String::as_str) == Some(entity));
         of.map(|event| (event.kind, event.code)).collect()
@@ -189,7 +189,7 @@ impl Engine {
         engine
     }
 
-    fn docker(&self) -> Command {
+    pub(super) fn docker(&self) -> Command {
         let mut command = Command::new("docker");
         let socket = format!("unix://{}", self.dir.path().join("sock").display());
         command.env("DOCKER_HOST", socket).env("DOCKER_API_VERSION", "1.41");

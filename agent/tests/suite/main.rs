@@ -6,4 +6,5 @@ mod delivery;
 mod life;
 mod live;
 mod site;
+mod socketless;
 mod stream;

@@ -198,15 +198,27 @@ fn storm(engine: &Engine, agent: u32) -> Result<()> {
         pss_max = pss_max.max(Memory::of(agent).pss_kib);
     }
     let cpu_ms = (Cost::of(agent).cpu_ns - before.cpu_ns) as f64 / 1e6;
+    let printed_mb = printed_bytes(&container.inspect("{{.State.Pid}}")?)? as f64 / 1e6;
+    let mb_a_second = printed_mb / begun.elapsed().as_secs_f64();
     container.kill()?;
     let memory = Memory::of(agent);
     println!(
-        "  storm of {} s      peak RSS {:.2} MiB, peak PSS seen {:.2} MiB, {cpu_ms:.0} ms of cpu",
+        "  storm of {} s      {mb_a_second:.0} MB/s, peak RSS {:.2} MiB, peak PSS seen {:.2} MiB, {cpu_ms:.0} ms of cpu, \
+         {:.2} a MB",
         STORM.as_secs(),
         mib(memory.peak_kib),
-        mib(pss_max)
+        mib(pss_max),
+        cpu_ms / printed_mb
     );
     Ok(())
+}
+
+/// What the only child of a container's first process has written.
+fn printed_bytes(first: &str) -> Result<u64> {
+    let children = std::fs::read_to_string(format!("/proc/{first}/task/{first}/children"))?;
+    let child = children.split_whitespace().next().context("the container prints nothing")?;
+    let io = std::fs::read_to_string(format!("/proc/{child}/io"))?;
+    Ok(io.lines().find_map(|line| line.strip_prefix("wchar: ")).context("no wchar")?.parse()?)
 }
 
 /// Reads what the agent holds of `/proc` and cgroups as often as it samples, and does nothing else: what is left of

@@ -221,3 +221,28 @@ fn the_time_before_a_piece_of_a_log_is_read_as_docker_and_podman_write_it() {
         assert_eq!(stream::stamped(piece), (read, text), "{}", String::from_utf8_lossy(piece));
     }
 }
+
+proptest! {
+    #[test]
+    fn times_are_read_as_a_library_reads_them(
+        at in 0_i64..4_102_444_800_000_000_000, digits in 0_usize..=9, east_minutes in -14 * 60..=14 * 60_i64,
+        noise in "[0-9TZ:.+-]{0,36}",
+    ) {
+        let at = at - at % 10_i64.pow(9 - digits as u32);
+        let local = jiff::Timestamp::from_nanosecond(i128::from(at + east_minutes * 60 * 1_000_000_000)).unwrap();
+        let zone = match east_minutes {
+            0 => "Z".to_owned(),
+            east => format!("{}{:02}:{:02}", if east > 0 { '+' } else { '-' }, east.abs() / 60, east.abs() % 60),
+        };
+        let fraction = &format!(".{:09}", at.rem_euclid(1_000_000_000))[..if digits == 0 { 0 } else { digits + 1 }];
+        let text = format!("{}{fraction}{zone}", local.strftime("%Y-%m-%dT%H:%M:%S"));
+        let library: jiff::Timestamp = text.parse().unwrap();
+        prop_assert_eq!(i128::from(at), library.as_nanosecond(), "{}", text);
+        let piece = format!("{text} boom");
+        prop_assert_eq!(stream::stamped(piece.as_bytes()), (Some(at), &b"boom"[..]), "{}", text);
+        if let (Some(read), _) = stream::stamped(format!("{noise} x").as_bytes()) {
+            let library = noise.parse::<jiff::Timestamp>().map(|library| library.as_nanosecond());
+            prop_assert_eq!(library.ok(), Some(i128::from(read)), "{}", noise);
+        }
+    }
+}

@@ -43,8 +43,8 @@ fn docker_without_its_socket_is_known_by_its_files() {
         assert_eq!(kept.sum("shop/db", "restarts", ""), 1.0);
         assert_eq!(kept.sum("old", "log_lines", ""), 0.0, "the past of a log is no news");
         assert!(kept.events("shop/db").contains(&(EventKind::Die, 3)), "{:?}", kept.events("shop/db"));
-        let entities = kept.blocks.values().flat_map(|block| &block.dictionary.entities);
-        let db = entities.filter(|entity| entity.name == "shop/db").last().unwrap();
+        let mut entities = kept.blocks.values().flat_map(|block| &block.dictionary.entities);
+        let db = entities.rfind(|entity| entity.name == "shop/db").unwrap();
         assert_eq!(db.component, "shop");
         for (key, value) in [("image", "base:1"), ("container", "db"), ("project", "shop"), ("service", "db")] {
             assert!(db.attributes.contains(&(key.to_owned(), value.to_owned())), "{key}: {:?}", db.attributes);

@@ -384,7 +384,10 @@ fn is_race(error: &DieselError) -> bool {
         }
         DieselError::DatabaseError(_, info) => {
             let text = info.message();
-            text.contains("try restarting transaction") || text.contains("database is locked")
+            // In turn of MySQL and MariaDB, of TiDB (its mark of what may be run again), of SQLite.
+            ["try restarting transaction", "[try again later]", "database is locked"]
+                .iter()
+                .any(|mark| text.contains(mark))
         }
         _ => false,
     }
@@ -401,6 +404,28 @@ impl From<DieselError> for StoreError {
         match error {
             DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, _) => Self::Conflict,
             error => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_database_says_of_a_lost_race_is_tried_again_and_nothing_else_is() {
+        let said = |text: &str| DieselError::DatabaseError(DatabaseErrorKind::Unknown, Box::new(text.to_owned()));
+        for race in [
+            "Deadlock found when trying to get lock; try restarting transaction",
+            "Lock wait timeout exceeded; try restarting transaction",
+            "Write conflict, txnStartTS=4, conflictStartTS=5, key={tableID=1}, reason=Optimistic [try again later]",
+            "Information schema is changed during the execution of the statement [try again later]",
+            "database is locked",
+        ] {
+            assert!(is_race(&said(race)), "{race}");
+        }
+        for other in ["The table 'block' is full", "Server has gone away", "database disk image is malformed"] {
+            assert!(!is_race(&said(other)), "{other}");
         }
     }
 }

@@ -9,14 +9,16 @@ use std::time::{Duration, Instant};
 use forewarn_common::block::{Block, KeywordHit, Reader};
 use forewarn_common::id::EntityId;
 use forewarn_common::keyword::Severity;
+use forewarn_common::wire::{BLOCK_PATH, SENT_HEADER};
 use forewarn_tests::chat::{ChatRoom, Robot};
+use forewarn_tests::database::Store;
 use forewarn_tests::galera::{Galera, NODES};
 use forewarn_tests::http::Client;
 use forewarn_tests::server::Server;
 use forewarn_tests::{Dice, now_ms, seed, torture_rounds, wait_until};
 use serde_json::json;
 
-use super::site::{HandAgent, SERVER, SOON, keep_rules, tell};
+use super::site::{HandAgent, SERVER, SOON, change_rule, keep_rules, tell};
 
 /// How long the load goes on with a fault, and after it.
 const FAULT: Duration = Duration::from_secs(4);
@@ -179,4 +181,91 @@ fn two_servers_on_a_cluster_keep_every_block_and_tell_each_incident_whatever_die
         loads.iter().map(|load| load.seq).sum::<u64>(),
         loads.iter().map(|load| load.slowest_ms).max().unwrap_or(0)
     ));
+}
+
+#[test]
+fn two_servers_tell_each_incident_once_and_one_goes_on_within_seconds_when_the_other_dies() {
+    let store = Store::mariadb().unwrap();
+    let room = ChatRoom::open().unwrap();
+    let first = Server::start(&store, SERVER).unwrap();
+    let second = first.companion(&store.url(), SERVER).unwrap();
+    let (session, of_second) = (first.log_in().unwrap(), second.log_in().unwrap());
+    let channel = json!({ "name": "duty", "kind": "webhook", "url": room.url(Robot::Webhook), "secret": "s-of-the-room",
+        "language": "en", "severity_min": "info" });
+    session.send("POST", "/api/v1/channels", &channel).unwrap();
+    keep_rules(&session, &["keyword"]).unwrap();
+    let enrol = |_| HandAgent::enroll(&first, &session).unwrap();
+    let agents: Vec<HandAgent> = (0..12).map(enrol).collect();
+    let mut clients = [first.agent_client().unwrap(), second.agent_client().unwrap()];
+    // Both have read the channel and the rules, and know of each other, by then.
+    std::thread::sleep(Duration::from_secs(8));
+
+    let push = |agent: &HandAgent, client: &Client, seq: u64, cause: Option<&str>| {
+        let mut block = agent.block(seq, now_ms() - 10_000, 0.5);
+        let at_ms = block.urgent.at_ms;
+        block.urgent.hits.extend(cause.map(|cause| KeywordHit {
+            entity: EntityId::of_host(agent.host),
+            rule: cause.to_owned(),
+            severity: Severity::Critical,
+            count: 1,
+            first_ms: at_ms,
+            last_ms: at_ms,
+            samples: Vec::new(),
+        }));
+        let bearer = format!("Bearer {}:{}", agent.host, agent.key);
+        let sent = format!("2000000,{}", now_ms());
+        let headers = [("authorization", bearer.as_str()), (SENT_HEADER, sent.as_str())];
+        let answer = client.send("POST", BLOCK_PATH, &headers, HandAgent::encode(&block)).unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    };
+    // A cause that both servers hear of at the same time is one incident, and one message.
+    let (rounds, mut seq) = (3, 0);
+    for round in 0..rounds {
+        for (at, agent) in agents.iter().enumerate() {
+            std::thread::scope(|scope| {
+                for (step, client) in clients.iter().enumerate() {
+                    let (seq, cause) = (seq + step as u64, format!("cause-{round}"));
+                    scope.spawn(move || push(agent, client, seq, Some(&cause)));
+                }
+            });
+            clients.swap(0, at % 2);
+        }
+        seq += 2;
+    }
+    let causes = rounds * agents.len();
+    // How often each delivery was told: one message may tell several.
+    let told = || -> anyhow::Result<Vec<usize>> {
+        let (ids, messages) = (store.query("SELECT id FROM delivery ORDER BY id")?, room.messages());
+        let count = |id: &String| messages.iter().filter(|message| message.body.contains(id.as_str())).count();
+        Ok(ids.iter().map(count).collect())
+    };
+    let all_told = |count: usize| {
+        let all = || Ok(Some(told()?).filter(|told| told.len() >= count && told.iter().all(|times| *times > 0)));
+        wait_until("every incident to be told", SOON, all)
+    };
+    all_told(causes).unwrap();
+    // What comes twice comes a little later.
+    std::thread::sleep(Duration::from_secs(15));
+    assert_eq!(told().unwrap(), vec![1; causes], "one message a cause");
+
+    // Half of the hosts are the second server's. It dies; their silence is told by the first, once.
+    let client = first.agent_client().unwrap();
+    agents.iter().for_each(|agent| push(agent, &client, seq, None));
+    change_rule(&session, "host_silent", &json!({ "enabled": true, "after_ms": 9000 })).unwrap();
+    wait_until("the second server to know the rule", SOON, || {
+        let rules = of_second.get("/api/v1/rules")?;
+        let mut rules = rules.as_array().into_iter().flatten();
+        Ok(rules.any(|rule| rule["id"] == "host_silent" && rule["enabled"] == true).then_some(()))
+    })
+    .unwrap();
+    agents.iter().for_each(|agent| push(agent, &client, seq + 1, None));
+    let (mut second, died_ms) = (second, now_ms());
+    second.kill().unwrap();
+    let all = all_told(causes + agents.len());
+    let took_ms = now_ms() - died_ms;
+    tell(&format!("cluster: {} silent hosts told {took_ms} ms after one of two servers died", agents.len()));
+    all.unwrap();
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(told().unwrap(), vec![1; causes + agents.len()], "each silence once");
+    assert!(took_ms < 30_000, "nine seconds of silence and the other server's end are told after {took_ms} ms");
 }

@@ -1,13 +1,17 @@
 //! Databases that are missing, newer, broken or killed.
 
 use std::os::unix::fs::PermissionsExt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
 
+use diesel::RunQueryDsl;
 use diesel::connection::SimpleConnection;
+use diesel::dsl::sql;
+use diesel::sql_types::BigInt;
 
-use super::mariadb::Mariadb;
+use super::super::connection::Conn;
+use super::mariadb::{Mariadb, shared};
 use super::*;
 
 on_both_engines!(
@@ -116,7 +120,7 @@ async fn the_schema_can_be_taken_back_and_made_again(place: Place) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_is_found_by_its_name_and_a_wrong_password_is_told() {
-    let url = super::mariadb::shared().new_database();
+    let url = shared().new_database();
     let named = url.replace("127.0.0.1", "localhost");
     Store::open(&named).await.unwrap().0.ping().await.unwrap();
     let refused = Store::open(&url.replace("only-for-tests", "wrong-secret")).await.err().unwrap().to_string();
@@ -125,7 +129,7 @@ async fn a_database_is_found_by_its_name_and_a_wrong_password_is_told() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_that_was_converted_is_refused_by_name() {
-    let url = super::mariadb::shared().new_database();
+    let url = shared().new_database();
     let (store, _) = Store::open(&url).await.unwrap();
     raw(&store, "ALTER TABLE `rule` CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci").await.unwrap();
     let refused = Store::open(&url).await.err().unwrap().to_string();
@@ -339,4 +343,66 @@ async fn a_new_connection_ends_no_lock_of_the_others() {
         words.get(4) == Some(&pid.as_str()) && words.get(5).is_some_and(|id| id.ends_with(&format!(":{inode}")))
     });
     assert!(held.count() > 0, "no lock on the database:\n{locks}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_writers_that_deadlock_both_are_done_in_the_end() {
+    let store = Place { url: shared().new_database() }.open().await;
+    let make = "CREATE TABLE pair (id INT PRIMARY KEY, value INT) ENGINE = InnoDB";
+    raw(&store, make).await.unwrap();
+    raw(&store, "INSERT INTO pair VALUES (1, 0), (2, 0)").await.unwrap();
+    // Both hold a row before either asks for the other's; whoever comes again is alone and does not wait.
+    let (held, runs) = (Arc::new(Barrier::new(2)), Arc::new(AtomicUsize::new(0)));
+    let writer = |mine: i32, other: i32| {
+        let (store, held, runs) = (store.clone(), Arc::clone(&held), Arc::clone(&runs));
+        tokio::spawn(async move {
+            let mut has_met = false;
+            let work = move |connection: &mut Conn| {
+                runs.fetch_add(1, Ordering::Relaxed);
+                let mut add = |id: i32| {
+                    diesel::sql_query(format!("UPDATE pair SET value = value + 1 WHERE id = {id}")).execute(connection)
+                };
+                add(mine)?;
+                if !std::mem::replace(&mut has_met, true) {
+                    held.wait();
+                }
+                Ok(add(other)?)
+            };
+            store.inner.pool.write(work).await
+        })
+    };
+    let (first, second) = tokio::join!(writer(1, 2), writer(2, 1));
+    assert_eq!((first.unwrap().unwrap(), second.unwrap().unwrap()), (1, 1));
+    assert_eq!(runs.load(Ordering::Relaxed), 3, "the database ended one of them, which was run again");
+    let sum = |connection: &mut Conn| {
+        Ok(diesel::select(sql::<BigInt>("(SELECT CAST(SUM(value) AS SIGNED) FROM pair)"))
+            .get_result::<i64>(connection)?)
+    };
+    assert_eq!(store.inner.pool.read(sum).await.unwrap(), 4, "each has added to both rows once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_room_of_a_mysql_database_is_what_its_tables_take_of_what_the_settings_allow() {
+    let store = Place { url: shared().new_database() }.open().await;
+    let empty = store.room(None).await.unwrap();
+    assert!(empty.place.starts_with("forewarn_") && empty.total_bytes.is_none(), "{empty:?}");
+    assert!(empty.used_bytes > 0, "{empty:?}");
+    raw(&store, "CREATE TABLE ballast (id INT PRIMARY KEY, bytes LONGBLOB) ENGINE = InnoDB").await.unwrap();
+    for id in 0..16 {
+        let row = move |connection: &mut Conn| {
+            let row = format!("INSERT INTO ballast VALUES ({id}, REPEAT('x', 1048576))");
+            Ok(diesel::sql_query(row).execute(connection)?)
+        };
+        store.inner.pool.write(row).await.unwrap();
+    }
+    // InnoDB counts anew, in the background and within a quarter of a minute, what a tenth has changed of.
+    let (mut full, begun) = (store.room(Some(64 << 20)).await.unwrap(), Instant::now());
+    while full.used_bytes - empty.used_bytes < 16 << 20 && begun.elapsed() < Duration::from_secs(60) {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        full = store.room(Some(64 << 20)).await.unwrap();
+    }
+    let grown = full.used_bytes - empty.used_bytes;
+    // It keeps free extents beside what is filled.
+    assert!((16 << 20..=32 << 20).contains(&grown), "16 MiB more, told {grown} after {:?}", begun.elapsed());
+    assert_eq!((full.place, full.total_bytes), (empty.place, Some(64 << 20)));
 }

@@ -61,21 +61,35 @@ impl Verified {
     }
 }
 
-/// About how many bytes a value takes in a statement.
-trait Weigh {
+/// About how many bytes a value takes in a statement, and how people are shown it.
+trait Field {
     fn weight(&self) -> usize;
+    fn shown(&self) -> String;
 }
 
-macro_rules! weigh {
-    ($($kind:ty: $weight:expr),*) => { $(impl Weigh for $kind {
+macro_rules! fields {
+    ($($kind:ty: $weight:expr, $shown:expr);*) => { $(impl Field for $kind {
         fn weight(&self) -> usize {
             let weight: fn(&$kind) -> usize = $weight;
             weight(self)
         }
+
+        fn shown(&self) -> String {
+            let shown: fn(&$kind) -> String = $shown;
+            shown(self)
+        }
     })* };
 }
 
-weigh!(i64: |_| 8, i32: |_| 8, i16: |_| 8, bool: |_| 8, Option<i64>: |_| 8, String: String::len, Vec<u8>: Vec::len);
+fields!(
+    i64: |_| 8, i64::to_string;
+    i32: |_| 8, i32::to_string;
+    i16: |_| 8, i16::to_string;
+    bool: |_| 8, bool::to_string;
+    Option<i64>: |_| 8, |value| format!("{value:?}");
+    String: String::len, String::clone;
+    Vec<u8>: Vec::len, |bytes| hex::encode(bytes)
+);
 
 /// Every table that is worth keeping, with all its columns: a row type each, and how to copy, compare and count them.
 /// The list of servers is none of them: it is about processes.
@@ -86,8 +100,13 @@ macro_rules! tables {
             #[diesel(table_name = schema::$table)]
             struct $row { $($column: $kind),* }
 
-            impl Weigh for $row {
+            impl $row {
                 fn weight(&self) -> usize { 0 $(+ self.$column.weight())* }
+
+                /// Its key; of a block that is host and begin of the span.
+                fn name(&self) -> String {
+                    [$(format!("{} {}", stringify!($key), self.$key.shown())),*].join(", ")
+                }
             }
         )*
 
@@ -133,8 +152,10 @@ macro_rules! tables {
                                 copied.bytes += row.weight() as u64;
                             }
                         }
-                        _ => {
-                            let text = format!("row {} of table {} is not the same in the copy", number + 1, stringify!($table));
+                        (row, copy) => {
+                            let name = row.or(copy).map(|row| row.name()).unwrap_or_default();
+                            let table = stringify!($table);
+                            let text = format!("row {} of table {table} ({name}) is not the same in the copy", number + 1);
                             return Err(StoreError::Corrupt(text));
                         }
                     }

@@ -16,6 +16,8 @@ on_both_engines!(
     every_table_is_kept,
     a_backup_of_one_moment_is_one_file_that_holds_everything,
     a_copy_into_the_other_engine_is_the_same_row_by_row,
+    a_backup_is_restored_into_mysql_row_by_row,
+    a_copy_that_a_block_was_damaged_in_is_told_by_host_and_span_and_never_used,
     a_target_that_holds_something_is_refused_and_left_alone,
     a_copy_that_was_not_finished_is_refused_by_everybody,
     flipped_bits_are_told_with_host_and_span_and_the_rest_goes_on,
@@ -95,6 +97,47 @@ async fn a_copy_into_the_other_engine_is_the_same_row_by_row(place: Place) {
     assert!(copied.blocks > 10 && copied.rows > copied.blocks && copied.bytes > 1000, "{copied:?}");
     assert_holds_all(&Store::open(&other).await.unwrap().0).await;
     assert!(archive::copy(&place.url, &place.url).await.is_err(), "not to itself");
+}
+
+async fn a_backup_is_restored_into_mysql_row_by_row(place: Place) {
+    drop(filled(&place).await);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("backup.db");
+    archive::snapshot(&place.url, &file).await.unwrap();
+    let target = crate::store::tests::mariadb::shared().new_database();
+    let copied = archive::copy_file(&file, &target).await.unwrap();
+    let (source, verified) = (archive::verify_file(&file).await.unwrap(), archive::verify(&target).await.unwrap());
+    assert_eq!(verified, source);
+    assert_eq!((verified.damaged, verified.blocks), (0, copied.blocks));
+    assert_holds_all(&Store::open(&target).await.unwrap().0).await;
+}
+
+async fn a_copy_that_a_block_was_damaged_in_is_told_by_host_and_span_and_never_used(place: Place) {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Place { url: format!("sqlite://{}", folder.path().join("source.db").display()) };
+    drop(filled(&source).await);
+    // The target writes other bytes than it was given of one block: pushed, of the second host, the newest.
+    let (host, start_ms) = ("02".repeat(16), T0 + 39 * 30 * STEP_MS);
+    let which = format!("NEW.tier = 0 AND NEW.start_ms = {start_ms} AND NEW.host = X'{host}'");
+    let damage = if place.is_mysql() {
+        format!(
+            "CREATE TRIGGER damage BEFORE INSERT ON block FOR EACH ROW \
+             SET NEW.bytes = IF({which}, REPEAT('x', LENGTH(NEW.bytes)), NEW.bytes)"
+        )
+    } else {
+        format!(
+            "CREATE TRIGGER damage AFTER INSERT ON block WHEN {which} BEGIN UPDATE block SET bytes = \
+             zeroblob(length(bytes)) WHERE tier = 0 AND start_ms = {start_ms} AND host = NEW.host; END"
+        )
+    };
+    let target = place.open().await;
+    target.inner.pool.bare(move |connection| Ok(connection.batch_execute(&damage)?)).await.unwrap();
+    drop(target);
+    let refused = archive::copy(&source.url, &place.url).await.unwrap_err().to_string();
+    let named = format!("of table block (tier 0, start_ms {start_ms}, host {host}, part ");
+    assert!(refused.contains(&named) && refused.ends_with(") is not the same in the copy"), "{refused}");
+    let refused = Store::open(&place.url).await.err().unwrap().to_string();
+    assert!(refused.starts_with("this database holds a copy that was not finished"), "{refused}");
 }
 
 async fn a_target_that_holds_something_is_refused_and_left_alone(place: Place) {

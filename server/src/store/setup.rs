@@ -126,6 +126,20 @@ pub(super) fn take_back(connection: &mut Conn) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Takes every migration back but the first.
+#[cfg(test)]
+pub(super) fn take_back_to_first(connection: &mut Conn) -> Result<(), StoreError> {
+    let failed = |error: Box<dyn std::error::Error + Send + Sync>| StoreError::Setup(error.to_string());
+    for _ in 1..connection.applied_migrations().map_err(failed)?.len() {
+        let source = match connection {
+            Conn::Mysql(_) => MYSQL,
+            Conn::Sqlite(_) => SQLITE,
+        };
+        connection.revert_last_migration(source).map_err(failed)?;
+    }
+    Ok(())
+}
+
 fn text(connection: &mut Conn, expression: &str) -> Option<String> {
     diesel::select(sql::<Text>(expression)).get_result(connection).ok()
 }

@@ -21,6 +21,7 @@ on_both_engines!(
     a_failed_transaction_leaves_nothing,
     one_insert_of_many_rows_counts_them_all,
     the_schema_can_be_taken_back_and_made_again,
+    a_database_of_the_first_schema_is_brought_up_to_date_with_all_that_is_in_it,
     a_server_killed_at_work_keeps_what_it_acknowledged_once,
 );
 
@@ -116,6 +117,40 @@ async fn the_schema_can_be_taken_back_and_made_again(place: Place) {
     let again = place.open().await;
     assert_eq!(again.latest_all().await.unwrap(), vec![]);
     assert!(again.push(vec![Agent::new(1).arriving(0, 3)]).await.unwrap()[0].stored);
+}
+
+async fn a_database_of_the_first_schema_is_brought_up_to_date_with_all_that_is_in_it(place: Place) {
+    let agent = Agent::new(1);
+    let arrivals: Vec<_> = (0..20).map(|seq| agent.arriving(seq, 30)).collect();
+    let store = place.open().await;
+    store.push(arrivals.clone()).await.unwrap();
+    store.compact(T0 + HOUR_MS + HOUR_MS / 2, Duration::from_secs(60)).await.unwrap();
+    store.site_put_if_absent("site_key", b"abc".to_vec()).await.unwrap();
+    let later = ["server", "forecast_state", "trained", "adoption"];
+    assert_eq!(missing(&store, &later).await, 0);
+    // What every later step made is taken back; the rows of the first schema stay.
+    store.inner.pool.bare(setup::take_back_to_first).await.unwrap();
+    assert_eq!(missing(&store, &later).await, later.len());
+    drop(store);
+
+    let (again, _) = Store::open(&place.url).await.unwrap();
+    assert_eq!(missing(&again, &later).await, 0);
+    assert_same(&everything(&again, agent.host).await, &expected(&times_of(&arrivals)));
+    assert_eq!(again.site_get("site_key").await.unwrap().unwrap(), b"abc");
+    let outcomes = again.push(arrivals).await.unwrap();
+    assert!(outcomes.iter().all(|outcome| !outcome.stored), "what was acknowledged by the older release is known");
+    assert!(again.push(vec![agent.arriving(20, 30)]).await.unwrap()[0].stored);
+}
+
+/// How many of these tables are not there.
+async fn missing(store: &Store, tables: &[&'static str]) -> usize {
+    let mut missing = 0;
+    for table in tables {
+        let ask = format!("SELECT * FROM {table} LIMIT 1");
+        let asked = store.inner.pool.bare(move |connection| Ok(connection.batch_execute(&ask)?)).await;
+        missing += usize::from(asked.is_err());
+    }
+    missing
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

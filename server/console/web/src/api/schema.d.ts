@@ -1069,7 +1069,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The highest series of a metric over all hosts, and how all are spread */
+        /** The highest series of a metric over all hosts, and how all are spread. Reads each host's days: hosts times the span's whole days and one more are at most 20,000 (24 hours of 10,000 hosts); beyond that only by=now answers */
         get: {
             parameters: {
                 query?: {

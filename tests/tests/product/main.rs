@@ -23,5 +23,6 @@ mod podman;
 mod ranking;
 mod scrape;
 mod site;
+mod socketless;
 mod storm;
 mod strain;

@@ -13,12 +13,13 @@ use serde_json::Value;
 
 use super::site::{AGENT, SERVER, SOON, Series, incidents, keep_rules, live_host, sum};
 
-/// The newest value of a series of a workload.
-fn newest(session: &Session, host: &str, workload: &str, metric: &str) -> Option<f64> {
+/// The newest value of a series of a workload since an instant.
+fn newest(session: &Session, host: &str, workload: &str, metric: &str, since_ms: i64) -> Option<f64> {
     let detail = session.get(&format!("/api/v1/hosts/{host}")).unwrap();
     let all = detail["series"].as_array()?.iter();
     let entity = all.clone().find(|s| s["entity_name"] == workload && s["metric"] == metric)?["entity"].as_str()?;
-    Series { host, entity, metric, instance: "" }.last(session).unwrap()
+    let series = Series { host, entity, metric, instance: "" };
+    series.points(session, since_ms, now_ms() + 2000).unwrap().last().map(|point| point.1)
 }
 
 fn workload(session: &Session, host: &str, name: &str) -> Option<Value> {
@@ -72,7 +73,7 @@ fn podmans_containers_are_seen_through_its_socket_and_then_from_its_files_alone(
     let health = ["--health-cmd", "exit 1", "--health-interval", "1h", "--health-retries", "1"];
     podman.run_script("sick", &health, "sleep 600").unwrap();
     printed("shop/web", (330, 30));
-    let sees_asked = || Ok((newest(&session, &host, "asked", "running") == Some(1.0)).then_some(()));
+    let sees_asked = || Ok((newest(&session, &host, "asked", "running", begun_ms) == Some(1.0)).then_some(()));
     wait_until("the container that will be stopped", SOON, sees_asked).unwrap();
     // Not by `stop`: Podman 4.3 tells of that only when its cleanup is slower.
     podman.podman(&["kill", "asked"]).unwrap();
@@ -82,10 +83,11 @@ fn podmans_containers_are_seen_through_its_socket_and_then_from_its_files_alone(
     for (rule, workload) in [("container_died", "failing"), ("container_died", "greedy"), ("unhealthy", "sick")] {
         incident(&session, rule, workload);
     }
-    let expect = |workload: &str, metric: &str, wanted: f64| {
-        let last = || Ok(newest(&session, &host, workload, metric).filter(|value| *value == wanted));
+    let expect_since = |since_ms: i64, workload: &str, metric: &str, wanted: f64| {
+        let last = || Ok(newest(&session, &host, workload, metric, since_ms).filter(|value| *value == wanted));
         wait_until(&format!("{metric} of {workload}"), SOON, last).unwrap();
     };
+    let expect = |workload: &str, metric: &str, wanted: f64| expect_since(begun_ms, workload, metric, wanted);
     expect("shop/web", "mem_limit_bytes", f64::from(64 << 20));
     expect("failing", "exit_code", 3.0);
     expect("greedy", "exit_code", 137.0);
@@ -107,16 +109,44 @@ fn podmans_containers_are_seen_through_its_socket_and_then_from_its_files_alone(
     agent.stop().unwrap();
     agent.change("engine.socket", "");
     agent.restart().unwrap();
-    let late = ["--label", "com.docker.compose.project=shop", "--label", "com.docker.compose.service=late"];
+    // Values of before may stand in a tick that ends a second later.
+    let switched_ms = now_ms() + 1000;
+    let expect = |workload: &str, metric: &str, wanted: f64| expect_since(switched_ms, workload, metric, wanted);
+    let late =
+        ["--label", "com.docker.compose.project=shop", "--label", "com.docker.compose.service=late", "-m", "32m"];
     podman.run_script("late", &late, "sleep 7; echo ENOSPC; sleep 7; exit 4").unwrap();
+    podman.run_script("late-failing", &["--restart", "on-failure:1"], "sleep 7; exit 5").unwrap();
+    podman.run_script("late-greedy", &["-m", "8m"], "sleep 7; tail /dev/zero").unwrap();
+    podman.run_script("late-asked", &[], "sleep 600").unwrap();
+    podman.run_script("late-sick", &health, "sleep 600").unwrap();
+    expect("late-asked", "running", 1.0);
+    podman.podman(&["kill", "late-asked"]).unwrap();
+    _ = podman.podman(&["healthcheck", "run", "late-sick"]);
     printed("shop/late", (1, 1));
-    incident(&session, "container_died", "shop/late");
-    expect("shop/late", "exit_code", 4.0);
+    expect("shop/late", "mem_limit_bytes", f64::from(32 << 20));
+    // That an end was asked for is nowhere in the files.
+    for name in ["shop/late", "late-failing", "late-greedy", "late-asked"] {
+        incident(&session, "container_died", name);
+    }
+    incident(&session, "unhealthy", "late-sick");
+    expect("late-sick", "health", 2.0);
+    for (name, code) in [("shop/late", 4.0), ("late-failing", 5.0), ("late-greedy", 137.0)] {
+        expect(name, "exit_code", code);
+    }
+    wait_until("a restart", SOON, || {
+        Ok((sum(&session, &host, begun_ms, "late-failing", "restarts", "")? == 1).then_some(()))
+    })
+    .unwrap();
+    let image = |workload: &Value| {
+        workload["attributes"].as_array()?.iter().find(|attribute| attribute["key"] == "image").cloned()
+    };
+    assert_eq!(image(&workload(&session, &host, "shop/late").unwrap()), image(&web));
+    // What was there before goes on in the same history.
     expect("shop/web", "mem_limit_bytes", f64::from(64 << 20));
+    expect("sick", "health", 2.0);
     assert_eq!(lines("shop/web"), (330, 30), "no line is counted again");
     let again = workload(&session, &host, "shop/web").unwrap();
     assert_eq!(again["entity"], web["entity"], "the same history, however it was found");
-    assert_eq!(newest(&session, &host, "sick", "health"), Some(2.0));
 }
 
 /// From the specification of the container runtime interface: no Kubernetes runs here.

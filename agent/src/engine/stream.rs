@@ -95,7 +95,11 @@ impl Stream {
             match self.docker.inspect_container(&self.id, None::<InspectContainerOptions>).await {
                 // Whoever starts it again begins this again.
                 Ok(said) if said.state.as_ref().and_then(|state| state.running) != Some(true) => return,
-                Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => return,
+                Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {
+                    // Its last words came after it was forgotten.
+                    lock(&self.heard).remove(&self.id);
+                    return;
+                }
                 Ok(_) | Err(_) => {}
             }
             if begin == Begin::Now {
@@ -121,23 +125,26 @@ impl Stream {
             tail: tail.to_owned(),
             ..LogsOptions::default()
         };
-        let mut has_come = false;
+        let (mut old, mut has_come) = (last, false);
         let mut pieces = std::pin::pin!(self.docker.logs(&self.id, Some(options)));
         while let Some(Ok(piece)) = pieces.next().await {
             let piece = piece.into_bytes();
             let (at, text) = stamped(&piece);
-            // The engine knows whole seconds only: what was heard of the first one comes again.
-            if at.zip(last).is_some_and(|(at, last)| at <= last) {
+            // The engine knows whole seconds only: what was heard of the first one comes again. After the first news
+            // nothing does, and a clock that is set back hides nothing.
+            if at.zip(old).is_some_and(|(at, old)| at <= old) {
                 continue;
             }
+            old = None;
             // Of a line in parts nothing is heard before its end: it comes again as a whole.
             let heard = at.filter(|_| text.ends_with(b"\n"));
-            if let Some(at) = heard {
-                lock(&self.heard).insert(self.id.clone(), at);
-            }
             // A full channel holds the stream up, and with it the engine's reader, not the container.
             if self.notices.send(Notice::Fed { id: self.id.clone(), piece: text.to_vec(), heard }).await.is_err() {
                 return has_come;
+            }
+            // Only now: whoever ends this while it waits takes the piece with him.
+            if let Some(at) = heard {
+                lock(&self.heard).insert(self.id.clone(), at);
             }
             has_come = true;
         }
